@@ -1,0 +1,63 @@
+"""ProntoDB: an isolated, durable keystore for every AI agent.
+
+The public face. Names are imported when they are first used, so that a one-shot command pays only for what it needs.
+"""
+
+from __future__ import annotations
+
+__version__ = "0.1.0"
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from prontodb import errors as errors
+    from prontodb.keystore import Keystore as Keystore
+    from prontodb.log import disable as disable_logging
+    from prontodb.log import enable as enable_logging
+    from prontodb.manager import SessionManager as SessionManager
+    from prontodb.manager import open_manager as open
+    from prontodb.model.address import Address as Address
+    from prontodb.model.entry import Entry as Entry
+    from prontodb.model.operation import Change as Change
+    from prontodb.model.settings import Settings as Settings
+
+_HOMES = {
+    "Address": ("prontodb.model.address", "Address"),
+    "Change": ("prontodb.model.operation", "Change"),
+    "Entry": ("prontodb.model.entry", "Entry"),
+    "Keystore": ("prontodb.keystore", "Keystore"),
+    "SessionManager": ("prontodb.manager", "SessionManager"),
+    "Settings": ("prontodb.model.settings", "Settings"),
+    "disable_logging": ("prontodb.log", "disable"),
+    "enable_logging": ("prontodb.log", "enable"),
+    "open": ("prontodb.manager", "open_manager"),
+}
+
+__all__ = [
+    "Address",
+    "Change",
+    "Entry",
+    "Keystore",
+    "SessionManager",
+    "Settings",
+    "disable_logging",
+    "enable_logging",
+    "errors",
+    "open",
+]
+
+
+def __getattr__(name: str) -> object:
+    from importlib import import_module
+
+    if name == "errors":
+        return import_module("prontodb.errors")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'prontodb' has no attribute {name!r}")
+    module, attribute = _HOMES[name]
+    found = getattr(import_module(module), attribute)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

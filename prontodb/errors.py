@@ -1,0 +1,212 @@
+"""One tree of errors; the family says what the caller can do.
+
+ProntoError
+├── InvalidInputError        correct the call
+│   ├── InvalidAddressError, InvalidKeyError, InvalidPathError, InvalidValueError
+│   ├── InvalidTtlError, InvalidSettingsError, InvalidImportError
+│   ├── LimitError           smaller, or raise the named limit
+│   ├── NotANumberError      increment of something that is no whole number
+│   └── UnsupportedBackendError
+├── NotFoundError            create it
+│   └── AddressNotFoundError
+├── ConflictError            read again, then decide
+│   ├── AddressExistsError
+│   └── RevisionConflictError
+├── BusyError                wait, or ask the holder
+│   ├── AddressBusyError
+│   └── WaitTimeoutError
+├── FencedError              stop: somebody else holds the address now
+├── DeniedError              ask for the right
+├── SecretError              bring the secret
+├── CorruptError             restore
+├── NewerFormatError         use a newer ProntoDB
+├── StorageFullError         make room
+│   └── QuotaExceededError
+├── CompactedError           start again from a scan
+├── OutcomeUnknownError      read, then decide
+└── UnavailableError         mend the environment
+    ├── ClosedError, AddressGoneError, ReadOnlyError
+    ├── UnsafePathError      somebody else's, a link, or open to others
+    └── UnsafeFileSystemError
+"""
+
+from __future__ import annotations
+
+_SHOWN_CHARACTERS = 80
+_SHOWN_END = 50  # of those: the end of a path is the name of the file
+
+
+def shown(text: object) -> str:
+    """Return `text` quoted for a message: control characters escaped, long texts cut in the middle."""
+    whole = text if isinstance(text, str) else repr(text)
+    cut = whole
+    if len(whole) > _SHOWN_CHARACTERS:
+        cut = f"{whole[: _SHOWN_CHARACTERS - _SHOWN_END]}…{whole[-_SHOWN_END:]}"
+    escaped = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in cut)
+    return f"'{escaped}'"
+
+
+class ProntoError(Exception):
+    """Base of everything that ProntoDB raises on purpose."""
+
+
+class InvalidInputError(ProntoError, ValueError):
+    """What was given cannot be used; nothing was done. Correct the call."""
+
+
+class InvalidAddressError(InvalidInputError):
+    """A user or cursor that cannot name a folder of its own."""
+
+
+class InvalidKeyError(InvalidInputError):
+    """A key outside the grammar: UTF-8, 1 to 1,024 bytes, no control characters."""
+
+
+class InvalidPathError(InvalidInputError):
+    """A path of the command line that names no key."""
+
+
+class InvalidValueError(InvalidInputError):
+    """A value that is not text, or that UTF-8 cannot hold."""
+
+
+class InvalidTtlError(InvalidInputError):
+    """A lifetime that is not a positive duration of at most 100 years."""
+
+
+class InvalidSettingsError(InvalidInputError):
+    """A setting that does not exist, or whose value is out of range."""
+
+
+class InvalidImportError(InvalidInputError):
+    """A line of an import that is not an exported entry."""
+
+
+class LimitError(InvalidInputError):
+    """A named limit was passed; `limit`, `allowed` and `given` say which and by how much."""
+
+    def __init__(self, limit: str, allowed: int, given: int) -> None:
+        self.limit, self.allowed, self.given = limit, allowed, given
+        super().__init__(f"{limit} is {allowed:,}, but {given:,} were given; see 'prontodb settings show'")
+
+
+class NotANumberError(InvalidInputError):
+    """The stored value is not a whole number that can be raised."""
+
+
+class UnsupportedBackendError(InvalidInputError):
+    """ProntoDB runs on asyncio alone (aiosqlite awaits asyncio futures)."""
+
+
+class NotFoundError(ProntoError):
+    """What was named does not exist."""
+
+
+class AddressNotFoundError(NotFoundError):
+    """No keystore lies at this address."""
+
+    def __init__(self, address: object) -> None:
+        self.address = address
+        super().__init__(f"address {address} does not exist; 'prontodb address create {address}' makes it")
+
+
+class ConflictError(ProntoError):
+    """What was expected is no longer so; nothing was written."""
+
+
+class AddressExistsError(ConflictError):
+    """The address is taken, or one that differs only in case is."""
+
+
+class RevisionConflictError(ConflictError):
+    """An operation expected another revision of `key`; `expected` 0 means absent."""
+
+    def __init__(self, key: str, expected: int, found: int) -> None:
+        self.key, self.expected, self.found = key, expected, found
+        want = f"at revision {expected}" if expected else "absent"
+        have = f"at revision {found}" if found else "absent"
+        super().__init__(f"key {shown(key)} was expected {want} and is {have}; nothing was written")
+
+
+class BusyError(ProntoError):
+    """Somebody else holds what is needed, and the deadline passed. Wait and try again."""
+
+
+class AddressBusyError(BusyError):
+    """The lock of an address is held; `holder` is what the lock file says of its holder."""
+
+    def __init__(self, address: object, holder: str) -> None:
+        self.address, self.holder = address, holder
+        super().__init__(f"address {address} is busy: {holder}")
+
+
+class WaitTimeoutError(BusyError, TimeoutError):
+    """What was waited for did not come in the time given."""
+
+
+class FencedError(ProntoError):
+    """This session was ended by somebody else; the write was refused. Stop, or open a new session."""
+
+
+class DeniedError(ProntoError):
+    """An access rule refuses this."""
+
+
+class SecretError(ProntoError):
+    """A secret is needed that was not given, or the one given is wrong."""
+
+
+class CorruptError(ProntoError):
+    """Stored data is damaged or is not ours; it was left untouched. Restore it from a backup."""
+
+
+class NewerFormatError(ProntoError):
+    """Written by a newer ProntoDB; left untouched."""
+
+    def __init__(self, what: str, found: int, supported: int) -> None:
+        self.found, self.supported = found, supported
+        super().__init__(f"{what} has format {found}; this ProntoDB knows formats up to {supported}: use a newer one")
+
+
+class StorageFullError(ProntoError):
+    """The disk, a disk quota or a file size limit is full; the write was refused, what is stored stays readable."""
+
+
+class QuotaExceededError(StorageFullError):
+    """The address has reached its own quota; deleting always works."""
+
+    def __init__(self, quota: str, allowed: int) -> None:
+        self.quota, self.allowed = quota, allowed
+        super().__init__(f"{quota} of {allowed:,} is reached at this address; delete something or raise the setting")
+
+
+class CompactedError(ProntoError):
+    """The changes asked for are no longer kept, or the keystore was replaced: start again from a scan."""
+
+
+class OutcomeUnknownError(ProntoError):
+    """The write may or may not have happened: read before writing again."""
+
+
+class UnavailableError(ProntoError):
+    """The keystore cannot be used now, for a reason outside it."""
+
+
+class ClosedError(UnavailableError):
+    """The handle or its manager is closed, or belongs to another process (after a fork)."""
+
+
+class AddressGoneError(UnavailableError):
+    """The folder of an open address was renamed, removed or replaced; nothing was written."""
+
+
+class ReadOnlyError(UnavailableError):
+    """The file system or the folder cannot be written; reading works."""
+
+
+class UnsafePathError(UnavailableError):
+    """A path below the root is a link, a device, not ours, or open to others; it was not followed."""
+
+
+class UnsafeFileSystemError(UnavailableError):
+    """The root lies on a file system where SQLite's locks are not safe."""

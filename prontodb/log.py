@@ -1,0 +1,63 @@
+"""Named events, silent until somebody asks for them; structlog is imported only then.
+
+Values never appear in an event; keys go through `errors.shown`.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, MutableMapping
+    from typing import Any, TextIO
+
+_emit: list[Callable[..., None]] = []
+
+
+def event(name: str, **fields: object) -> None:
+    """Report that something happened, such as `address.created`; costs a list test when logging is off."""
+    for emit in _emit:
+        emit(name, **fields)
+
+
+def enable(stream: TextIO, *, as_json: bool = False) -> None:
+    """Write events to `stream`, one a line: readable, or JSON for machines."""
+    import structlog
+
+    renderer = (
+        structlog.processors.JSONRenderer()
+        if as_json
+        else structlog.dev.ConsoleRenderer(colors=stream.isatty(), pad_event_to=0)
+    )
+    logger = structlog.wrap_logger(
+        structlog.PrintLogger(stream),
+        processors=[structlog.processors.TimeStamper(fmt="iso", utc=True), _escape, renderer],
+    )
+
+    def emit(name: str, **fields: object) -> None:
+        logger.msg(name, **{field: _plain(value) for field, value in fields.items()})
+
+    _emit[:] = [emit]
+
+
+def use(emit: Callable[..., None]) -> None:
+    """Hand events to the application's own function, called as `emit(name, **fields)`."""
+    _emit[:] = [emit]
+
+
+def disable() -> None:
+    """Stop reporting events."""
+    _emit.clear()
+
+
+def _plain(value: object) -> object:
+    return value if isinstance(value, (int, float, bool, type(None))) else str(value)
+
+
+def _escape(_logger: object, _method: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Keep one event on one line, whatever an address or a message holds."""
+    return {
+        name: "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in value)
+        if isinstance(value, str)
+        else value
+        for name, value in fields.items()
+    }

@@ -1,0 +1,260 @@
+"""The only door to SQLite: sqlcipher3 connections, set up and checked the same way everywhere."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from sqlcipher3 import dbapi2 as sqlite
+
+from prontodb.errors import (
+    BusyError,
+    CorruptError,
+    NewerFormatError,
+    ProntoError,
+    ReadOnlyError,
+    StorageFullError,
+    UnavailableError,
+    shown,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import Any, Protocol
+
+    class Cursor(Protocol):
+        """What we use of a cursor."""
+
+        def fetchone(self) -> Any: ...
+        def fetchall(self) -> list[Any]: ...
+        def close(self) -> None: ...
+        def __iter__(self) -> Iterator[Any]: ...
+
+    class Connection(Protocol):
+        """What we use of sqlcipher3's connection, which has no types of its own."""
+
+        @property
+        def in_transaction(self) -> bool: ...
+        def execute(self, sql: str, parameters: Sequence[object] = ..., /) -> Cursor: ...
+        def executemany(self, sql: str, parameters: Sequence[Sequence[object]], /) -> Cursor: ...
+        def set_authorizer(self, callback: Callable[..., int] | None, /) -> None: ...
+        def set_progress_handler(self, callback: Callable[[], int] | None, steps: int, /) -> None: ...
+        def interrupt(self) -> None: ...
+        def close(self) -> None: ...
+
+
+Error = sqlite.Error
+ERRORS = (sqlite.Error, UnicodeDecodeError)
+"""What a call to SQLite raises: the binding cannot decode a message that quotes a damaged schema."""
+LIBRARY_VERSION: str = sqlite.sqlite_version
+
+READ_WRITE = "rw"
+READ_ONLY = "ro"
+IMMUTABLE = "immutable"
+
+JOURNAL_SIZE_LIMIT = 4 * 1024 * 1024
+AUTOCHECKPOINT_PAGES = 4_000
+READER_CACHE_KIB = 2_048
+WRITER_CACHE_KIB = 16_384
+"""At most, and only as far as a keystore is that large: 2 MiB made batches over 100,000 keys take 1.4 times as long."""
+SOFT_HEAP_BYTES = 512 * 1024 * 1024
+"""Past this, all connections of the process together recycle cached pages instead of taking more memory."""
+CACHED_STATEMENTS = 64
+
+# Authorizer action codes of SQLite's C interface (sqlite.org/c3ref/c_alter_table.html); the binding does not name them.
+_PRAGMA, _ATTACH, _DETACH, _FUNCTION = 19, 24, 25, 31
+_DDL = frozenset((*range(1, 9), *range(10, 18), 26, 27, 28, 29, 30))
+_OK, _DENY = 0, 1
+_PROBE_BYTES = 65_536
+
+_READABLE_PRAGMAS = frozenset({
+    "application_id", "user_version", "journal_mode", "synchronous", "page_count", "page_size", "freelist_count",
+    "data_version", "integrity_check", "quick_check", "auto_vacuum", "schema_version",
+})  # fmt: skip
+_WRITABLE_PRAGMAS = frozenset({"incremental_vacuum", "wal_checkpoint", "busy_timeout", "optimize"})
+_REFUSED_FUNCTIONS = frozenset({"load_extension", "writefile", "readfile", "edit", "fts3_tokenizer"})
+
+
+def _authorize(action: int, first: str | None, second: str | None, _database: str, _source: str) -> int:
+    """Deny what no transaction of ours ever does, so that nothing in a damaged or foreign schema can do it either."""
+    if action in _DDL or action in (_ATTACH, _DETACH):
+        return _DENY
+    if action == _PRAGMA:
+        name = (first or "").lower()
+        allowed = name in _WRITABLE_PRAGMAS or (name in _READABLE_PRAGMAS and second is None)
+        return _OK if allowed else _DENY
+    if action == _FUNCTION and (second or "").lower() in _REFUSED_FUNCTIONS:
+        return _DENY
+    return _OK
+
+
+def connect(
+    path: str, *, mode: str = READ_WRITE, durability: str = "full", busy_timeout_ms: int = 0, any_thread: bool = False
+) -> Connection:
+    """Return a connection to an existing file, set up by rules D3 to D9 but for the checks of its content.
+
+    `mode` is READ_WRITE, READ_ONLY or IMMUTABLE (a file that nobody can change while it is open).
+    """
+    kind = "ro" if mode == READ_ONLY else "ro&immutable=1" if mode == IMMUTABLE else "rw"
+    try:
+        connection: Connection = sqlite.connect(
+            f"file:{_quoted(path)}?mode={kind}",
+            uri=True,
+            timeout=busy_timeout_ms / 1_000,
+            isolation_level=None,
+            check_same_thread=not any_thread,
+            cached_statements=CACHED_STATEMENTS,
+        )
+    except ERRORS as error:
+        raise translated(error, path) from error
+    try:
+        _set_up(connection, mode, durability)
+    except ERRORS as error:
+        connection.close()
+        raise translated(error, path) from error
+    return connection
+
+
+def _quoted(path: str) -> str:
+    """Escape what has a meaning in a file URI."""
+    return path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+
+
+def _set_up(connection: Connection, mode: str, durability: str) -> None:
+    pragmas = [
+        "trusted_schema=OFF",
+        "cell_size_check=ON",
+        "temp_store=MEMORY",
+        "mmap_size=0",
+        f"cache_size=-{WRITER_CACHE_KIB if mode == READ_WRITE else READER_CACHE_KIB}",
+        f"soft_heap_limit={SOFT_HEAP_BYTES}",
+    ]
+    if mode == READ_WRITE:
+        pragmas += [
+            "synchronous=NORMAL" if durability == "relaxed" else "synchronous=FULL",
+            f"wal_autocheckpoint={AUTOCHECKPOINT_PAGES}",
+            f"journal_size_limit={JOURNAL_SIZE_LIMIT}",
+            "foreign_keys=ON",
+            "secure_delete=FAST",
+        ]
+    else:
+        pragmas.append("query_only=ON")
+    for pragma in pragmas:
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+def build(
+    path: str, pragmas: Sequence[str], statements: Sequence[tuple[str, Sequence[object]]], *, durability: str = "full"
+) -> None:
+    """Make an existing empty file a database in WAL mode: `pragmas` first, then `statements` in one transaction.
+
+    When it returns, everything is in the file itself and synced, and nothing lies beside it.
+    """
+    connection = connect(path, durability=durability)
+    try:
+        for pragma in pragmas:
+            connection.execute(f"PRAGMA {pragma}").close()
+        whole = one(connection, "PRAGMA journal_mode=WAL")[0] == "wal"
+        connection.execute("BEGIN IMMEDIATE").close()
+        for sql, parameters in statements:
+            connection.execute(sql, parameters).close()
+        connection.execute("COMMIT").close()
+        # Closing would move the log into the file too, but keeps it to itself when that fails.
+        whole = one(connection, "PRAGMA wal_checkpoint(TRUNCATE)")[0] == 0 and whole
+    except ERRORS as error:
+        raise translated(error, path) from error
+    finally:
+        connection.close()
+    if not whole or os.path.lexists(f"{path}-wal"):
+        raise UnavailableError(f"the disk did not take all of {shown(path)}; see the system's log")
+
+
+def lock_down(connection: Connection) -> None:
+    """Allow from now on only what transactions need: no DDL, ATTACH, unknown pragma or file function."""
+    connection.set_authorizer(_authorize)
+
+
+def one(connection: Connection, sql: str, parameters: tuple[object, ...] = ()) -> Any:
+    """Return the first row of a query, or None; the cursor is closed at once."""
+    cursor = connection.execute(sql, parameters)
+    try:
+        return cursor.fetchone()
+    finally:
+        cursor.close()
+
+
+def rows(connection: Connection, sql: str, parameters: tuple[object, ...] = ()) -> list[Any]:
+    """Return all rows of a query; the cursor is closed at once."""
+    cursor = connection.execute(sql, parameters)
+    try:
+        return cursor.fetchall()
+    finally:
+        cursor.close()
+
+
+def check_format(
+    connection: Connection, path: str, *, application_id: int, version: int, schema: frozenset[str], wal: bool = True
+) -> None:
+    """Raise unless the file is ours, of a format we know, with exactly the expected schema, in WAL mode.
+
+    Reads only: a foreign file stays as it is. `schema` holds the expected SQL texts of `sqlite_schema`.
+    """
+    found_id = one(connection, "PRAGMA application_id")[0]
+    found_version = one(connection, "PRAGMA user_version")[0]
+    if found_id != application_id:
+        raise CorruptError(f"{shown(path)} is no ProntoDB file (application_id {found_id:#x}); it was left untouched")
+    if found_version > version:
+        raise NewerFormatError(shown(path), found_version, version)
+    if found_version != version:
+        raise CorruptError(f"{shown(path)} has format {found_version}, which never existed; it was left untouched")
+    texts = {sql for (sql,) in rows(connection, "SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL")}
+    if texts != schema:
+        odd = next(iter(texts ^ schema))
+        raise CorruptError(f"{shown(path)} has another schema than format {version}: {shown(odd)}")
+    if wal and one(connection, "PRAGMA journal_mode")[0] != "wal":
+        raise CorruptError(f"{shown(path)} is not in WAL mode; 'prontodb doctor --repair' sets it")
+
+
+def translated(error: Exception, path: str) -> ProntoError:
+    """Return our own error for one of SQLite's, by its error name (never by its text)."""
+    name = getattr(error, "sqlite_errorname", None) or ""
+    place = shown(path)
+    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        return BusyError(f"{place} is locked by another writer; try again")
+    if name.startswith("SQLITE_FULL"):
+        return StorageFullError(f"no space left for {place}; nothing was written, everything stored can be read")
+    if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_FORMAT")):
+        return CorruptError(f"{place} is damaged, or encrypted with another key; it was left untouched")
+    if name.startswith("SQLITE_READONLY"):
+        return ReadOnlyError(f"{place} cannot be written here; reading still works")
+    if name.startswith("SQLITE_CANTOPEN"):
+        return UnavailableError(f"cannot open {place}; it is gone, or this user has no right to it")
+    if name.startswith("SQLITE_TOOBIG"):
+        return UnavailableError(f"a row of {place} is over SQLite's own limit")
+    if name.startswith("SQLITE_IOERR"):
+        if _disk_is_full(path):
+            return StorageFullError(f"no space left for {place}; nothing was written, everything stored can be read")
+        return UnavailableError(f"the disk reported an error for {place} ({name}); see the system's log")
+    if isinstance(error, UnicodeDecodeError):
+        return CorruptError(f"{place} is damaged: its schema is not UTF-8; it was left untouched")
+    if not name and type(error).__name__ == "OperationalError" and "decode" in str(error).lower():
+        # Text that is not UTF-8 raises in the binding, not in SQLite, without a name, and quotes the text: a secret.
+        error.args = ("text is not UTF-8",)
+        return CorruptError(f"{place} holds text that is not UTF-8; it was left untouched")
+    return UnavailableError(f"SQLite refused {place}: {name or type(error).__name__}")
+
+
+def _disk_is_full(path: str) -> bool:
+    """Ask the disk: SQLite reports a reached quota or file size limit like any other I/O error."""
+    try:
+        size = max(os.stat(path + ending).st_size for ending in ("", "-wal") if os.path.exists(path + ending))
+        fd = os.open(os.path.dirname(path), os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600)
+    except (OSError, ValueError, AttributeError):
+        return False  # gone, or a system without nameless files
+    try:
+        return os.pwrite(fd, bytes(_PROBE_BYTES), size) < _PROBE_BYTES
+    except OSError as error:
+        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    finally:
+        os.close(fd)

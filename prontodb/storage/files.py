@@ -1,0 +1,438 @@
+"""The door to files and folders: walked without following links, created private, published by one rename."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import sys
+
+from prontodb.errors import (
+    CorruptError,
+    ProntoError,
+    ReadOnlyError,
+    StorageFullError,
+    UnavailableError,
+    UnsafeFileSystemError,
+    UnsafePathError,
+    shown,
+)
+from prontodb.model.layout import ADDRESSES, REGISTRY
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+
+FOLDER_MODE = 0o700
+FILE_MODE = 0o600
+_OTHERS_WRITE = 0o022
+_OTHERS_ANY = 0o077
+_OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_READ_ONLY = frozenset({errno.EROFS})
+
+# WAL needs shared memory between all users of a file, and flock must be seen by them all: neither holds over a network.
+NETWORK_FILE_SYSTEMS = frozenset({
+    "nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre", "gpfs", "beegfs", "ncpfs",
+    "coda", "orangefs", "fuse.sshfs", "fuse.glusterfs", "fuse.s3fs", "fuse.rclone", "fuse.ceph-fuse", "fuse.juicefs",
+})  # fmt: skip
+
+
+def translated(error: OSError, path: str) -> ProntoError:
+    """Return our own error for one of the operating system's, with the path and what to do."""
+    what = os.strerror(error.errno) if error.errno else str(error)
+    place = shown(path)
+    if error.errno in _FULL:
+        return StorageFullError(f"cannot write {place}: {what}; free some space and try again")
+    if error.errno in _READ_ONLY:
+        return ReadOnlyError(f"cannot write {place}: {what}; reading still works")
+    if error.errno in (errno.ELOOP, errno.ENOTDIR):
+        return UnsafePathError(f"{place} is not a folder of ours (a link or another kind of file); it was not followed")
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return UnavailableError(f"no permission for {place}; run as its owner ({_owner_hint(path)})")
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return UnavailableError(f"cannot open {place}: {what}; raise 'ulimit -n' or lower max_open_keystores")
+    return UnavailableError(f"cannot use {place}: {what}")
+
+
+def _owner_hint(path: str) -> str:
+    try:
+        return f"uid {os.lstat(path).st_uid}"
+    except OSError:
+        return "see 'ls -ld' on it and the folders above it"
+
+
+class Folder:
+    """An open folder below a root: all work inside goes by its descriptor, so no later swap of a path redirects it."""
+
+    __slots__ = ("fd", "path")
+
+    def __init__(self, fd: int, path: str) -> None:
+        self.fd, self.path = fd, path
+
+    def __enter__(self) -> Folder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the descriptor; a second call does nothing."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def child(self, name: str) -> Folder:
+        """Open the folder `name` inside; FileNotFoundError when it does not exist."""
+        path = f"{self.path}/{name}"
+        try:
+            fd = os.open(name, _OPEN_FOLDER, dir_fd=self.fd)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise translated(error, path) from error
+        try:
+            _check_ours(os.fstat(fd), path, fd, FOLDER_MODE)
+        except BaseException:
+            os.close(fd)
+            raise
+        return Folder(fd, path)
+
+    def make(self, name: str, *, durable: bool = True) -> Folder:
+        """Open the folder `name` inside, created when missing, private from its first moment."""
+        path = f"{self.path}/{name}"
+        created = True
+        try:
+            os.mkdir(name, FOLDER_MODE, dir_fd=self.fd)
+        except FileExistsError:
+            created = False
+        except OSError as error:
+            raise translated(error, path) from error
+        if created:
+            # A umask such as 0777 takes rights from us too; it can never give any to others.
+            os.chmod(name, FOLDER_MODE, dir_fd=self.fd)
+            if durable:
+                self.sync()
+        return self.child(name)
+
+    def names(self) -> list[str]:
+        """Return the names inside, sorted."""
+        try:
+            return sorted(os.listdir(self.fd))
+        except OSError as error:
+            raise translated(error, self.path) from error
+
+    def stat(self, name: str) -> os.stat_result | None:
+        """Return lstat of `name`, or None when it does not exist."""
+        try:
+            return os.stat(name, dir_fd=self.fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise translated(error, f"{self.path}/{name}") from error
+
+    def check_file(self, name: str) -> os.stat_result | None:
+        """Return lstat of `name` after the checks every file of ours must pass; None when it does not exist."""
+        found = self.stat(name)
+        if found is None:
+            return None
+        path = f"{self.path}/{name}"
+        if not stat.S_ISREG(found.st_mode):
+            raise UnsafePathError(f"{shown(path)} is {kind(found)}, not a regular file; it was not opened")
+        if found.st_nlink > 1:
+            raise UnsafePathError(f"{shown(path)} has {found.st_nlink} names (hard links); it was not opened")
+        _check_ours(found, path, None, FILE_MODE)
+        return found
+
+    def create(self, name: str, data: bytes) -> None:
+        """Create the file `name` with `data`, private and fsynced; it must not exist."""
+        try:
+            fd = os.open(
+                name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE, dir_fd=self.fd
+            )
+            try:
+                os.fchmod(fd, FILE_MODE)
+                rest = memoryview(data)
+                while rest:
+                    rest = rest[os.write(fd, rest) :]
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise translated(error, f"{self.path}/{name}") from error
+
+    def publish(self, name: str, data: bytes) -> None:
+        """Make `name` hold `data`: after a crash at any instant it is the old file or the new one, never a part.
+
+        The caller holds the lock that publishers of `name` share.
+        """
+        for left in self.names():
+            if left.startswith(f".{name}.") and left.endswith(".tmp"):
+                self.remove(left)  # by a crash: nobody else publishes now
+        staged = f".{name}.{os.urandom(6).hex()}.tmp"
+        try:
+            self.create(staged, data)
+            self.rename(staged, name)
+        except BaseException:
+            self.remove(staged)
+            raise
+
+    def rename(self, old: str, new: str, target: Folder | None = None) -> None:
+        """Rename inside this folder, or into `target`, and sync what changed."""
+        into = target or self
+        try:
+            os.rename(old, new, src_dir_fd=self.fd, dst_dir_fd=into.fd)
+        except OSError as error:
+            raise translated(error, f"{into.path}/{new}") from error
+        into.sync()
+        if into is not self:
+            self.sync()
+
+    def remove(self, name: str) -> None:
+        """Remove the file `name` if it is there."""
+        try:
+            os.unlink(name, dir_fd=self.fd)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise translated(error, f"{self.path}/{name}") from error
+
+    def remove_tree(self, name: str) -> None:
+        """Remove the folder `name` and what is in it, following no link; what is gone already is no error."""
+        found = self.stat(name)
+        if found is None:
+            return
+        if not stat.S_ISDIR(found.st_mode):
+            self.remove(name)
+            return
+        try:
+            fd = os.open(name, _OPEN_FOLDER, dir_fd=self.fd)
+        except OSError as error:
+            raise translated(error, f"{self.path}/{name}") from error
+        with Folder(fd, f"{self.path}/{name}") as inside:
+            for inner in inside.names():
+                inside.remove_tree(inner)
+        try:
+            os.rmdir(name, dir_fd=self.fd)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise translated(error, f"{self.path}/{name}") from error
+
+    def sync(self) -> None:
+        """Make names created, renamed or removed in this folder survive a power cut."""
+        try:
+            os.fsync(self.fd)
+        except OSError as error:
+            raise translated(error, self.path) from error
+
+
+def kind(found: os.stat_result) -> str:
+    """Return what kind of file this is, for a message."""
+    kinds = (
+        (stat.S_ISLNK, "a symbolic link"),
+        (stat.S_ISDIR, "a folder"),
+        (stat.S_ISFIFO, "a pipe"),
+        (stat.S_ISSOCK, "a socket"),
+        (stat.S_ISBLK, "a device"),
+        (stat.S_ISCHR, "a device"),
+    )
+    return next((name for test, name in kinds if test(found.st_mode)), "something else")
+
+
+def _check_ours(found: os.stat_result, path: str, fd: int | None, wanted: int) -> None:
+    """Refuse what is not ours or open to others' writing; close what others can merely read."""
+    if found.st_uid != os.geteuid():
+        raise UnsafePathError(
+            f"{shown(path)} belongs to uid {found.st_uid}, not to us (uid {os.geteuid()}); "
+            f"give it over with: chown -R {os.geteuid()} {path}"
+        )
+    if found.st_mode & _OTHERS_WRITE:
+        raise UnsafePathError(f"{shown(path)} can be written by others; close it with: chmod -R go-rwx {path}")
+    if found.st_mode & _OTHERS_ANY:
+        try:
+            # Only others' rights go; SQLite and we need nothing that this takes away.
+            os.chmod(path if fd is None else fd, stat.S_IMODE(found.st_mode) & ~_OTHERS_ANY & (wanted | 0o700))
+        except OSError:
+            # A read-only file system keeps its modes; reading there is still right.
+            return
+        CLOSED_TO_OTHERS.append(path)
+
+
+CLOSED_TO_OTHERS: list[str] = []
+"""Paths that others could read and that were closed by us, for the edge to report; drained by whoever reports."""
+
+
+def _refuse_somebody_elses(folder: Folder, found: os.stat_result) -> None:
+    """Refuse a folder open to others that holds other things than ours: using it as a root would close it to them."""
+    if found.st_mode & _OTHERS_ANY and found.st_uid == os.geteuid():
+        names = folder.names()
+        if names and ADDRESSES not in names and REGISTRY not in names:
+            raise UnsafePathError(
+                f"{shown(folder.path)} holds other things and is open to others; name a folder of its own as the root, "
+                f"or close it first with: chmod go-rwx {folder.path}"
+            )
+
+
+def open_root(root: str, *parts: str) -> Folder:
+    """Open the folder `parts` below `root`, each step checked; FileNotFoundError when one does not exist."""
+    try:
+        fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise translated(error, root) from error
+    folder = Folder(fd, root)
+    try:
+        found = os.fstat(fd)
+        _refuse_somebody_elses(folder, found)
+        _check_ours(found, root, fd, FOLDER_MODE)
+        for part in parts:
+            inner = folder.child(part)
+            folder.close()
+            folder = inner
+    except BaseException:
+        folder.close()
+        raise
+    return folder
+
+
+def make_root(root: str, *parts: str, durable: bool = True) -> Folder:
+    """Like `open_root`, and creates what is missing: the root and its parents too, all of them 0700."""
+    _make_missing(root)
+    folder = open_root(root)
+    try:
+        for part in parts:
+            inner = folder.make(part, durable=durable)
+            folder.close()
+            folder = inner
+    except BaseException:
+        folder.close()
+        raise
+    return folder
+
+
+def _make_missing(path: str) -> None:
+    if os.path.isdir(path):
+        return
+    parent = os.path.dirname(path)
+    if parent and parent != path:
+        _make_missing(parent)
+    try:
+        os.mkdir(path, FOLDER_MODE)
+        os.chmod(path, FOLDER_MODE)
+        _sync_folder(parent or ".")
+    except FileExistsError:
+        if not os.path.isdir(path):
+            raise UnsafePathError(f"{shown(path)} is in the way: it is not a folder") from None
+    except OSError as error:
+        raise translated(error, path) from error
+
+
+def _sync_folder(path: str) -> None:
+    """Make the names in a folder that need not be ours survive a power cut, or a new root would be lost whole."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError:
+        return  # we may write there and yet not read: then nothing more can be done
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def resolved(root: str) -> str:
+    """Return the root with links resolved: the one place where a link is followed, since the user named it."""
+    return os.path.realpath(root)
+
+
+def identity(path: str) -> tuple[int, int] | None:
+    """Return (device, inode) of a path without following a link; None when it does not exist."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def file_system(path: str) -> str | None:
+    """Return the type of the file system that holds `path`, such as 'ext4'; None where the system does not say."""
+    if not sys.platform.startswith("linux"):
+        return None
+    try:
+        device = os.stat(path).st_dev
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
+            rows = [line.split(" ") for line in mounts]
+    except OSError:
+        return None
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    found = [row[row.index("-") + 1] for row in rows if row[2] == wanted]
+    return found[-1] if found else _by_mount_point(os.path.realpath(path), rows)
+
+
+def _by_mount_point(path: str, rows: list[list[str]]) -> str | None:
+    """Overlay and btrfs report devices that mountinfo does not list: the longest mount point above `path` decides."""
+    best, kind = -1, None
+    for row in rows:
+        point = row[4].encode("latin-1", "replace").decode("unicode_escape")
+        inside = path == point or path.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= best:
+            best, kind = len(point), row[row.index("-") + 1]
+    return kind
+
+
+def check_file_system(path: str) -> None:
+    """Refuse a root on a network file system for writing."""
+    kind = file_system(path)
+    if kind in NETWORK_FILE_SYSTEMS:
+        raise UnsafeFileSystemError(
+            f"{shown(path)} lies on {kind}, a network file system, where SQLite's locks are not safe; "
+            "move the root to a local disk, or set unsafe_file_system to true if you alone ever use it"
+        )
+
+
+MAX_JSON_BYTES = 1024 * 1024
+
+
+def read_json(folder: Folder, name: str) -> object:
+    """Return the JSON value in the file `name`, or None when there is no such file.
+
+    At most 1 MiB; duplicate fields, NaN and nesting without end are refused with `CorruptError`.
+    """
+    if folder.check_file(name) is None:
+        return None
+    from prontodb.model import strict_json
+
+    path = f"{folder.path}/{name}"
+    try:
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=folder.fd)
+        with open(fd, "rb") as file:
+            data = file.read(MAX_JSON_BYTES + 1)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise translated(error, path) from error
+    if len(data) > MAX_JSON_BYTES:
+        raise CorruptError(f"{shown(path)} is over {MAX_JSON_BYTES:,} bytes; it was not read")
+    try:
+        return strict_json.loads(data)
+    except ValueError as error:
+        raise CorruptError(f"{shown(path)} is not valid JSON: {error}") from error
+
+
+def raise_descriptor_limit() -> int:
+    """Raise this process's soft limit on open files to the hard one, and return what it is now."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+        except (OSError, ValueError):
+            # Some systems name a hard limit that they do not grant; the soft one serves.
+            return soft
+    return soft if soft != resource.RLIM_INFINITY else 1_048_576

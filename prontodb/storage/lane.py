@@ -1,0 +1,181 @@
+"""Worker threads behind aiosqlite: each lane runs the short functions of many keystores, in order.
+
+This module alone touches aiosqlite and asyncio. A lane is an aiosqlite `Connection` whose connector returns our own
+object: its public `execute_fetchall` then runs a callable on aiosqlite's thread. `tests/unit/storage/test_lane.py`
+pins that behaviour for the versions allowed in `pyproject.toml`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import aiosqlite
+import anyio
+
+from prontodb.errors import ClosedError, UnsupportedBackendError
+from prontodb.log import event
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+# aiosqlite logs statements with their parameters at DEBUG, and parameters are values.
+logging.getLogger("aiosqlite").setLevel(logging.INFO)
+
+ITER_CHUNK_SIZE = 64
+MAX_TURN = 256
+"""Functions a lane runs before it reports back to the event loop, so that a shutdown is never far away."""
+CLOSE_S = 30.0
+"""How long closing waits for a thread that the operating system holds up, such as in an fsync."""
+
+Future = asyncio.Future
+TimerHandle = asyncio.TimerHandle
+CancelledError = asyncio.CancelledError
+T = TypeVar("T")
+
+
+class _Done:
+    """What `execute_fetchall` expects of a cursor."""
+
+    __slots__ = ()
+
+    def fetchall(self) -> None:
+        """Nothing to fetch: results go to their waiters one by one."""
+
+
+class _Runner:
+    """Stands where aiosqlite expects a database connection; its `execute` runs what it is given."""
+
+    __slots__ = ()
+
+    def execute(self, call: Callable[[], None], _parameters: object = ()) -> _Done:
+        """Run `call` on this thread."""
+        call()
+        return _Done()
+
+    def close(self) -> None:
+        """Nothing to close: keystores close their own connections, on this thread."""
+
+
+def running_loop() -> asyncio.AbstractEventLoop:
+    """Return the running asyncio loop; `UnsupportedBackendError` on any other backend."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError as error:
+        raise UnsupportedBackendError("ProntoDB runs on asyncio only: use asyncio.run or anyio.run") from error
+
+
+class Lane:
+    """One worker thread. Functions handed to it run in order, one at a time, each as short as one transaction."""
+
+    def __init__(self) -> None:
+        self.loop = running_loop()
+        self._connection: aiosqlite.Connection | None = None
+        self._waiting: deque[tuple[Callable[[], Any], Future[Any] | None]] = deque()
+        self._turn: asyncio.Task[None] | None = None
+        self._spawned: set[asyncio.Task[None]] = set()
+        self._open = True
+
+    @property
+    def load(self) -> int:
+        """How many functions wait or run."""
+        return len(self._waiting) + (self._turn is not None)
+
+    def submit(self, call: Callable[[], Any], future: Future[Any] | None = None) -> None:
+        """Queue `call` for the thread; its result or exception goes to `future`. From the loop only."""
+        if not self._open:
+            raise ClosedError("the manager is closed")
+        self._waiting.append((call, future))
+        if self._turn is None:
+            # The turn starts at the next tick, so whatever else this tick brings goes along.
+            self._turn = self.loop.create_task(self._drain())
+
+    def run(self, call: Callable[[], T]) -> Future[T]:
+        """Queue `call` and return the future of its result."""
+        future: Future[T] = self.loop.create_future()
+        self.submit(call, future)
+        return future
+
+    async def run_to_end(self, call: Callable[[], T]) -> T:
+        """Run `call` and return its result; when cancelled, wait for its end first, so that it never runs on alone."""
+        future = self.run(call)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            with anyio.CancelScope(shield=True):
+                await asyncio.wait([future])
+            if not future.cancelled():
+                future.exception()  # taken, so that asyncio does not report it as lost
+            raise
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run a coroutine on the loop that nobody's cancellation reaches."""
+        task = self.loop.create_task(work)
+        self._spawned.add(task)
+        task.add_done_callback(self._spawned.discard)
+
+    def tell(self, call: Callable[..., object], *arguments: object) -> None:
+        """From the lane's thread: have the loop call `call`; nothing when the loop is closed and nobody waits."""
+        try:
+            self.loop.call_soon_threadsafe(call, *arguments)
+        except RuntimeError:
+            return
+
+    async def _drain(self) -> None:
+        try:
+            if self._connection is None:
+                connector = cast("Callable[[], Any]", _Runner)
+                # Shielded: a cancelled start would leave aiosqlite's thread behind (omnilib/aiosqlite#259).
+                with anyio.CancelScope(shield=True):
+                    self._connection = await aiosqlite.Connection(connector, iter_chunk_size=ITER_CHUNK_SIZE)
+            assert self._connection is not None
+            # To the type checker a callable is no SQL; to _Runner it is all there is.
+            turn = cast("str", self._run_turn)
+            while self._waiting:
+                await self._connection.execute_fetchall(turn)
+        finally:
+            self._turn = None
+
+    def _run_turn(self) -> None:
+        """On the thread: run what waits, including what arrives meanwhile, up to MAX_TURN functions."""
+        for _ in range(MAX_TURN):
+            try:
+                call, future = self._waiting.popleft()
+            except IndexError:
+                return
+            try:
+                result = call()
+            except BaseException as error:  # noqa: BLE001 - handed to its waiter, never lost
+                if future is not None:
+                    self.tell(_fail, future, error)
+                else:
+                    event("lane.failed", error=type(error).__name__)
+            else:
+                if future is not None:
+                    self.tell(_finish, future, result)
+
+    async def close(self) -> None:
+        """Run what is queued, then end the thread; returns when it has ended. Shield this."""
+        self._open = False
+        with anyio.move_on_after(CLOSE_S) as scope:
+            while self._turn is not None:
+                await asyncio.wait([self._turn])
+            connection, self._connection = self._connection, None
+            if connection is not None:
+                await connection.close()
+                # aiosqlite reports its end from inside the thread; when we return no thread may be left.
+                connection._thread.join()
+        if scope.cancelled_caught:
+            event("lane.stuck", waited_s=CLOSE_S)
+
+
+def _finish(future: Future[Any], result: object) -> None:
+    if not future.done():
+        future.set_result(result)
+
+
+def _fail(future: Future[Any], error: BaseException) -> None:
+    if not future.done():
+        future.set_exception(error)
