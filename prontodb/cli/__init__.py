@@ -1,0 +1,1 @@
+"""The command line: parse, call, print; nothing else reads argv and the environment, or prints."""

@@ -1,0 +1,148 @@
+"""settings, doctor, version, inspect: what can be said about this root and this program."""
+
+from __future__ import annotations
+
+from prontodb.cli import output
+from prontodb.cli.commands import COMMANDS
+from prontodb.cli.environment import Place, root
+from prontodb.cli.output import DONE, ERROR
+from prontodb.cli.parsing import Args, Syntax
+from prontodb.errors import ProntoError
+from prontodb.log import event
+from prontodb.model.layout import Layout
+from prontodb.model.limits import Limits
+
+SYNTAX = {
+    "settings show": Syntax(
+        about=(
+            "Prints every setting of this root as name=value, and what differs from the default on "
+            "stderr; --json adds default and meaning. Settings stand in registry/global_config.json:\n"
+            '{"format": 1, "settings": {"max_value_bytes": 1048576}}'
+        ),
+        examples=(("prontodb settings show", "max_value_bytes=16777216, ..."),),
+    ),
+    "settings check": Syntax(
+        about="Reads the settings file; exit 1 when it is wrong. Unknown settings are named on stderr.",
+        examples=(("prontodb settings check && systemctl reload agents", "before using a new file"),),
+    ),
+    "doctor": Syntax(
+        (),
+        ("--deep", "--repair"),
+        about=(
+            "Examines versions, file system, modes, formats, the registry and every keystore; --deep "
+            "reads every entry and tests its checksum; --repair heals what can be healed safely and "
+            "says what it did. Facts and findings go to stdout; exit 1 when an error is left."
+        ),
+        examples=(
+            ("prontodb doctor", "a look at everything"),
+            ("prontodb doctor --repair", "rebuild the registry, finish what crashes left"),
+        ),
+    ),
+    "version": Syntax(
+        about="Prints the versions of ProntoDB, Python, SQLite and the format on disk.",
+        examples=(("prontodb version --json", "for programs"),),
+    ),
+    "inspect": Syntax(
+        about="Lists all commands, one a line; --json adds heading, usage and options.",
+        examples=(("prontodb inspect --json", "for programs that call this one"),),
+    ),
+}
+
+
+def do_settings_show(args: Args) -> int:
+    """Print every setting."""
+    for name, value, default, meaning in Place(args).settings.describe():
+        if args.flag("--json"):
+            output.json_line({"name": name, "value": value, "default": default, "meaning": meaning})
+        else:
+            output.line(f"{name}={_plain(value)}")
+            if value != default:
+                output.note(f"{name} differs from its default, {_plain(default)}")
+    return DONE
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "none" if value is None else str(value)
+
+
+def do_settings_check(args: Args) -> int:
+    """Say whether the settings file is right."""
+    from prontodb.registry import configuration
+
+    _, warnings = configuration.load(Layout(root(args)))
+    for warning in warnings:
+        output.note(warning)
+    if not warnings:
+        output.note("the settings are right")
+    return DONE
+
+
+def do_doctor(args: Args) -> int:
+    """Examine the root."""
+    from prontodb.doctor import examine
+    from prontodb.model.clock import Clock
+
+    layout, limits = Layout(root(args)), Limits()
+    try:
+        limits = Place(args).limits
+    except ProntoError as error:
+        event("settings.refused", reason=str(error))  # one of the findings, and no reason not to look
+    report = examine(layout, limits, Clock(), deep=args.flag("--deep"), repair=args.flag("--repair"))
+    failed = any(finding.level == "error" for finding in report.findings)
+    if args.flag("--json"):
+        output.json_line(report.as_dict())
+        return ERROR if failed else DONE
+    for name, value in dict(report.facts).items():
+        output.line(f"{name}: {output.escaped(str(value))}")
+    for done in report.repaired:
+        output.line(f"repaired: {output.escaped(done)}")
+    for finding in report.findings:
+        fix = f"; {finding.fix}" if finding.fix else ""
+        output.line(f"{finding.level}: {output.escaped(finding.what + fix)}")
+    return ERROR if failed else DONE
+
+
+def do_version(args: Args) -> int:
+    """Print versions."""
+    import platform
+
+    from prontodb import __version__
+    from prontodb.engine.sqlite.schema import FORMAT
+    from prontodb.storage.connection import LIBRARY_VERSION
+
+    versions = {
+        "prontodb": __version__,
+        "python": platform.python_version(),
+        "sqlite": LIBRARY_VERSION,
+        "format": str(FORMAT),
+    }
+    if args.flag("--json"):
+        output.json_line(versions)
+    else:
+        for name, version in versions.items():
+            output.line(f"{name} {version}")
+    return DONE
+
+
+def do_inspect(args: Args) -> int:
+    """List all commands."""
+    from prontodb.cli.help import syntax_of, usage
+
+    width = max(map(len, COMMANDS))
+    for name, (_, _, summary, group) in COMMANDS.items():
+        if args.flag("--json"):
+            syntax = syntax_of(name)
+            output.json_line(
+                {
+                    "name": name,
+                    "group": group,
+                    "summary": summary,
+                    "usage": usage(name, syntax),
+                    "options": sorted(syntax.options),
+                }
+            )
+        else:
+            output.line(f"{name:{width}}  {summary}")
+    return DONE

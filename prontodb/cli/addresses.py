@@ -1,0 +1,194 @@
+"""address and cursor: which addresses there are, and their whole life."""
+
+from __future__ import annotations
+
+from prontodb.cli import output
+from prontodb.cli.environment import Place, address
+from prontodb.cli.output import DONE, ERROR
+from prontodb.cli.parsing import Args, Syntax
+from prontodb.errors import AddressNotFoundError
+from prontodb.model.address import Address
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from prontodb.addresses import AddressBook
+
+_NAMES = "An address is written user/cursor; user alone is its default cursor, _default."
+
+SYNTAX = {
+    "address list": Syntax(
+        about=(
+            "Prints all addresses of this root, one a line; --json adds state, size and time of "
+            "creation. Those that are missing (their folder vanished) or damaged are named on stderr."
+        ),
+        examples=(
+            ("prontodb address list", "agent1/prod, ..."),
+            ("prontodb address list --json", "for programs"),
+        ),
+    ),
+    "address show": Syntax(
+        ("[ADDRESS]",),
+        about=f"Prints what one address holds: entries, revision, sizes, lifetimes. {_NAMES}",
+        examples=(("prontodb address show agent1/prod", "name: value lines"),),
+    ),
+    "address create": Syntax(
+        ("ADDRESS",),
+        about=f"Makes an empty address; one that exists stays as it is. Storing makes it too. {_NAMES}",
+        examples=(("prontodb address create agent1/prod", "ready for its first value"),),
+    ),
+    "address rename": Syntax(
+        ("OLD", "NEW"),
+        about=f"Gives an address another name; its entries and their history stay. {_NAMES}",
+        examples=(("prontodb address rename agent1/prod agent1/2024", "keep last year's under another name"),),
+    ),
+    "address delete": Syntax(
+        ("ADDRESS",),
+        ("--yes",),
+        about=f"Deletes an address and all it holds. Asks on a terminal; elsewhere it needs --yes. {_NAMES}",
+        examples=(("prontodb address delete agent1/test --yes", "gone"),),
+    ),
+    "address check": Syntax(
+        ("[ADDRESS]",),
+        ("--deep",),
+        about=(
+            "Looks for damage at one address; --deep reads every entry and tests its checksum. Prints "
+            f"a line per problem and exits 1 when there is one. {_NAMES}"
+        ),
+        examples=(("prontodb address check agent1/prod --deep", "test everything"),),
+    ),
+    "cursor list": Syntax(
+        about="Prints the cursors of the user (--user, PRONTODB_USER or _default), one a line.",
+        examples=(("prontodb --user agent1 cursor list", "prod, staging, ..."),),
+    ),
+    "cursor active": Syntax(
+        about="Prints the address that commands act on, as user/cursor; nothing is remembered between them.",
+        examples=(("PRONTODB_USER=agent1 prontodb cursor active", "agent1/_default"),),
+    ),
+}
+
+
+def _book(place: Place) -> AddressBook:
+    from prontodb.addresses import AddressBook
+    from prontodb.registry.addresses import AddressRegistry
+
+    limits = place.limits
+    registry = AddressRegistry(place.layout, wait_s=limits.wait_s, one_shot=True)
+    return AddressBook(place.layout, place.lifecycle(), registry, wait_s=limits.wait_s)
+
+
+def _tell_notes(book: AddressBook) -> None:
+    for note in book.notes:
+        output.note(note)
+    book.notes.clear()
+
+
+def _wanted(args: Args, name: str = "ADDRESS") -> Address:
+    """Return the address named as a word; where it may be left out, the one that commands act on."""
+    word = args.maybe(name)
+    if word is None:
+        return address(args)
+    if args.text("--user") is not None or args.text("--cursor") is not None:
+        raise args.usage_error("give the address once: as a word, or with --user and --cursor")
+    return Address.parse(word)
+
+
+def do_address_list(args: Args) -> int:
+    """List all addresses."""
+    book = _book(Place(args))
+    for row in book.list():
+        if args.flag("--json"):
+            output.json_line(row.as_dict())
+        else:
+            output.line(str(row.address))
+        if row.state != "active":
+            output.note(f"{row.address} is {row.state}; 'prontodb doctor' says more")
+    _tell_notes(book)
+    return DONE
+
+
+def do_cursor_list(args: Args) -> int:
+    """List the cursors of one user."""
+    book, user = _book(Place(args)), address(args).user
+    for row in book.list():
+        if row.address.user == user:
+            if args.flag("--json"):
+                output.json_line(row.as_dict())
+            else:
+                output.line(row.address.cursor)
+    _tell_notes(book)
+    return DONE
+
+
+def do_cursor_active(args: Args) -> int:
+    """Print the address that commands act on."""
+    where = address(args)
+    if args.flag("--json"):
+        output.json_line({"user": where.user, "cursor": where.cursor})
+    else:
+        output.line(str(where))
+    return DONE
+
+
+def do_address_show(args: Args) -> int:
+    """Describe one address."""
+    where = _wanted(args)
+    book = _book(Place(args))
+    fields = book.describe(where).as_dict()
+    if args.flag("--json"):
+        output.json_line(fields)
+    else:
+        for name, value in fields.items():
+            output.line(f"{name}: {_plain(value)}")
+    _tell_notes(book)
+    return DONE
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name or 'default'}={inner}" for name, inner in value.items()) or "none"
+    return "none" if value is None else output.escaped(str(value))
+
+
+def do_address_create(args: Args) -> int:
+    """Make an empty address."""
+    where = _wanted(args)
+    if not Place(args).lifecycle().create(where):
+        output.note(f"address {where} exists already")
+    return DONE
+
+
+def do_address_rename(args: Args) -> int:
+    """Give an address another name."""
+    Place(args).lifecycle().rename(Address.parse(args.word("OLD")), Address.parse(args.word("NEW")))
+    return DONE
+
+
+def do_address_delete(args: Args) -> int:
+    """Delete an address."""
+    where = _wanted(args)
+    book = _book(Place(args))
+    if not args.flag("--yes"):
+        answer = output.ask(f"delete address {where} and all it holds? [y/N] ")
+        if answer.lower() not in ("y", "yes"):
+            output.error(f"address {where} was not deleted; that needs an answer of y, or --yes")
+            return ERROR
+    if not book.delete(where):
+        raise AddressNotFoundError(where)
+    _tell_notes(book)
+    return DONE
+
+
+def do_address_check(args: Args) -> int:
+    """Look for damage at one address."""
+    where = _wanted(args)
+    book = _book(Place(args))
+    problems = book.check(where, deep=args.flag("--deep"))
+    for problem in problems:
+        if args.flag("--json"):
+            output.json_line({"address": str(where), "problem": problem})
+        else:
+            output.line(output.escaped(problem))
+    _tell_notes(book)
+    if not problems:
+        output.note(f"{where} is sound")
+    return ERROR if problems else DONE

@@ -1,0 +1,53 @@
+"""The one table of commands: where each is handled, what it is for, and under which heading it is listed."""
+
+from __future__ import annotations
+
+DATA = "Entries"
+LISTING = "Listing"
+LIFETIME = "Lifetimes"
+ADDRESS = "Addresses"
+TRANSFER = "In and out"
+ABOUT = "About this root"
+
+GROUPS = (DATA, LISTING, LIFETIME, ADDRESS, TRANSFER, ABOUT)
+
+COMMANDS = {
+    "set": ("data", "do_set", "store a value: an argument, or what is piped", DATA),
+    "get": ("data", "do_get", "print a value, exactly as stored", DATA),
+    "del": ("data", "do_del", "delete entries", DATA),
+    "delete": ("data", "do_del", "the same as del", DATA),
+    "incr": ("data", "do_incr", "add to a whole number and print the sum", DATA),
+    "cas": ("data", "do_cas", "set a value only if the present one is as expected", DATA),
+    "copy": ("copying", "do_copy", "copy an entry, also to another address", DATA),
+    "keys": ("listing", "do_keys", "print keys, one a line, sorted", LISTING),
+    "scan": ("listing", "do_scan", "print key=value lines", LISTING),
+    "ls": ("listing", "do_scan", "the same as scan", LISTING),
+    "projects": ("listing", "do_projects", "print the projects that hold keys", LISTING),
+    "namespaces": ("listing", "do_namespaces", "print the namespaces of one project", LISTING),
+    "nss": ("listing", "do_nss", "print every namespace as project.namespace", LISTING),
+    "watch": ("watching", "do_watch", "print changes as they happen", LISTING),
+    "ttl": ("lifetimes", "do_ttl", "print how many seconds an entry has left", LIFETIME),
+    "persist": ("lifetimes", "do_persist", "let an entry live for ever", LIFETIME),
+    "touch": ("lifetimes", "do_touch", "begin an entry's lifetime anew", LIFETIME),
+    "create-cache": ("lifetimes", "do_create_cache", "give a namespace a default lifetime", LIFETIME),
+    "address list": ("addresses", "do_address_list", "list all addresses of this root", ADDRESS),
+    "address show": ("addresses", "do_address_show", "describe one address", ADDRESS),
+    "address create": ("addresses", "do_address_create", "make an empty address", ADDRESS),
+    "address rename": ("addresses", "do_address_rename", "give an address another name", ADDRESS),
+    "address delete": ("addresses", "do_address_delete", "delete an address and all it holds", ADDRESS),
+    "address check": ("addresses", "do_address_check", "look for damage at one address", ADDRESS),
+    "cursor list": ("addresses", "do_cursor_list", "list the cursors of the user", ADDRESS),
+    "cursor active": ("addresses", "do_cursor_active", "print the address that commands act on", ADDRESS),
+    "export": ("transfer", "do_export", "print entries as JSON lines", TRANSFER),
+    "import": ("transfer", "do_import", "store entries from JSON lines", TRANSFER),
+    "settings show": ("about", "do_settings_show", "print every setting of this root", ABOUT),
+    "settings check": ("about", "do_settings_check", "say whether the settings file is right", ABOUT),
+    "doctor": ("about", "do_doctor", "examine this root, and repair it on request", ABOUT),
+    "version": ("about", "do_version", "print the versions of everything involved", ABOUT),
+    "inspect": ("about", "do_inspect", "list all commands, for people and programs", ABOUT),
+    "help": ("help", "do_help", "explain ProntoDB or one command", ABOUT),
+}
+"""Name: (module of this package, handler, line of help, heading). Handlers take `Args`, return an exit code."""
+
+FAMILIES = frozenset(name.partition(" ")[0] for name in COMMANDS if " " in name)
+"""First words of commands of two words."""

@@ -1,0 +1,142 @@
+"""Where a command acts: root, address, key and settings, from its options and the environment."""
+
+from __future__ import annotations
+
+import os
+
+from prontodb.errors import InvalidAddressError, InvalidInputError, shown
+from prontodb.model.address import DEFAULT_NAME, Address
+from prontodb.model.key import check_key
+from prontodb.model.layout import CONFIG_FILE, REGISTRY, Layout
+from prontodb.model.limits import Limits
+from prontodb.model.path import key_of, namespace_scope
+from prontodb.model.root import checked_root, root_from
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from prontodb.cli.parsing import Args
+    from prontodb.direct import OneShot
+    from prontodb.engine.sqlite.lifecycle import Lifecycle
+    from prontodb.model.settings import Settings
+
+
+def root(args: Args) -> str:
+    """Return the root: `--root`, else what the environment says; nothing is made."""
+    given = args.text("--root")
+    path = root_from(os.environ) if given is None else checked_root(given, "--root")
+    try:
+        os.fsencode(path).decode()
+    except UnicodeError:
+        raise InvalidInputError(f"root {shown(path)} is not valid UTF-8, or this locale cannot spell it") from None
+    return path
+
+
+def address(args: Args) -> Address:
+    """Return the address to act on: options, else PRONTODB_USER and PRONTODB_CURSOR, else the default."""
+    return Address(_name(args, "--user", "PRONTODB_USER"), _name(args, "--cursor", "PRONTODB_CURSOR"))
+
+
+def _name(args: Args, option: str, variable: str) -> str:
+    given = args.text(option)
+    if given is not None:
+        return given
+    # An empty variable is unset.
+    name = os.environ.get(variable) or DEFAULT_NAME
+    try:
+        Address(name)
+    except InvalidAddressError as error:
+        raise InvalidAddressError(f"{error} (from {variable})") from None
+    return name
+
+
+class Place:
+    """The root a command acts on, with its settings; what reads them is imported only where there are any."""
+
+    __slots__ = ("_settings", "layout", "limits")
+
+    def __init__(self, args: Args) -> None:
+        self.layout = Layout(root(args))
+        self._settings: Settings | None = None
+        self.limits = Limits()
+        if _has_settings(self.layout):
+            from prontodb.cli.output import note
+            from prontodb.registry import configuration
+
+            self._settings, warnings = configuration.load(self.layout)
+            self.limits = self._settings.limits
+            for warning in warnings:
+                note(warning)
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force."""
+        from prontodb.model.settings import Settings
+
+        return self._settings or Settings()
+
+    def one_shot(self, address: Address, *, create: bool = True) -> OneShot:
+        """Return the keystore of an address, for one operation."""
+        from prontodb.direct import OneShot
+
+        if self._settings is None:
+            return OneShot(self.layout.root, address, create=create)
+        return OneShot(
+            self.layout.root,
+            address,
+            limits=self.limits,
+            durability=self._settings.durability,
+            create=create,
+            unsafe_file_system=self._settings.unsafe_file_system,
+        )
+
+    def lifecycle(self) -> Lifecycle:
+        """Return what creates, renames and deletes addresses here."""
+        from prontodb import direct
+        from prontodb.model.clock import Clock
+
+        return direct.lifecycle(self.layout, self.limits, Clock(), unsafe_file_system=self.settings.unsafe_file_system)
+
+    def key(self, args: Args, path: str) -> str:
+        """Return the key that a path names under this command's options."""
+        if args.flag("--raw"):
+            if args.text("--project") is not None or args.text("--namespace") is not None:
+                raise args.usage_error("--raw takes the key as it is; leave -p and -n out")
+            return check_key(path, self.limits.max_key_bytes)
+        key = key_of(
+            path,
+            project=args.text("--project"),
+            namespace=args.text("--namespace"),
+            delimiter=_delimiter(args),
+        )
+        return check_key(key, self.limits.max_key_bytes)
+
+
+def scope(args: Args, text: str | None) -> str | None:
+    """Return the namespace that a scope, or `-p` and `-n`, name; None when neither is given."""
+    project, namespace = args.text("--project"), args.text("--namespace")
+    if project is None and namespace is None:
+        return None if text is None else namespace_of_scope(args, text)
+    if text is not None:
+        raise args.usage_error("give the scope once: as a word, or with -p and -n")
+    # A key below them, taken apart again, says which namespace they mean.
+    return key_of("x", project=project, namespace=namespace, delimiter=_delimiter(args)).rpartition(".")[0]
+
+
+def namespace_of_scope(args: Args, text: str) -> str:
+    """Return the namespace a scope names; the empty text is the default one, as `default` is."""
+    return namespace_scope(text, delimiter=_delimiter(args)) if text else ""
+
+
+def _delimiter(args: Args) -> str:
+    given = args.text("--ns-delim")
+    return "." if given is None else given
+
+
+def _has_settings(layout: Layout) -> bool:
+    try:
+        os.lstat(layout.path(REGISTRY, CONFIG_FILE))
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True  # whoever reads it says what is in the way
+    return True

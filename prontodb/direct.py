@@ -1,0 +1,78 @@
+"""One-shot use without an event loop: what the command line opens for a single operation on one address."""
+
+from __future__ import annotations
+
+import os
+
+from prontodb.engine.sqlite.direct import DirectKeyspace, run
+from prontodb.keystore import Keystore
+from prontodb.model.clock import Clock
+from prontodb.model.layout import Layout
+from prontodb.model.limits import Limits
+from prontodb.model.operation import Fence
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from prontodb.engine.sqlite.lifecycle import Lifecycle
+    from prontodb.model.address import Address
+
+__all__ = ["OneShot", "run"]
+
+
+class OneShot:
+    """A keystore for one command: `with OneShot(...) as keystore: run(keystore.get(key))`.
+
+    Reading at an address that does not exist finds nothing and makes nothing; the first write makes the address.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        address: Address,
+        *,
+        limits: Limits | None = None,
+        durability: str = "full",
+        create: bool = True,
+        unsafe_file_system: bool = False,
+    ) -> None:
+        self._layout, self._address = Layout(root), address
+        self._limits, self._clock = limits or Limits(), Clock()
+        self._unsafe = unsafe_file_system
+        self._keyspace = DirectKeyspace(
+            self._layout,
+            address,
+            self._limits,
+            self._clock,
+            lifecycle=self._lifecycle,
+            durability=durability,
+            create=create,
+        )
+
+    def _lifecycle(self) -> Lifecycle:
+        return lifecycle(self._layout, self._limits, self._clock, unsafe_file_system=self._unsafe)
+
+    def __enter__(self) -> Keystore:
+        fence = Fence(f"cli-{os.getpid()}-{os.urandom(4).hex()}")
+        return Keystore(self._keyspace, self._address, fence, self._limits, self._clock)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._keyspace.close()
+
+    def exists(self) -> bool:
+        """True when the address has a keystore."""
+        return self._keyspace.exists()
+
+
+def lifecycle(layout: Layout, limits: Limits, clock: Clock, *, unsafe_file_system: bool = False) -> Lifecycle:
+    """Return the address changes of a root, with locks taken the light way; imported only by what writes."""
+    from prontodb.engine.sqlite.lifecycle import Lifecycle
+    from prontodb.registry.addresses import AddressRegistry
+
+    registry = AddressRegistry(layout, wait_s=limits.wait_s, one_shot=True)
+    return Lifecycle(
+        layout, clock, registry, wait_s=limits.wait_s, one_shot=True, unsafe_file_system=unsafe_file_system
+    )

@@ -1,0 +1,138 @@
+"""The addresses of a root as the doctor sees them: what crashes left, the registry, and each keystore by itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prontodb.doctor.findings import REPAIR, error, warning
+from prontodb.engine.sqlite import folders, inspection
+from prontodb.errors import BusyError, CorruptError, NewerFormatError, ProntoError
+from prontodb.model.limits import MIB
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from prontodb.addresses import AddressBook
+    from prontodb.doctor.findings import Problem
+    from prontodb.engine.sqlite.lifecycle import Lifecycle
+    from prontodb.model.address import Address
+    from prontodb.model.layout import Layout
+    from prontodb.model.limits import Limits
+
+WAL_BOUND_BYTES = 64 * MIB
+"""A WAL past this is not being carried into its keystore: a reader was forgotten, or its writers are gone."""
+MAX_NAMED = 10
+"""Disagreements of the registry named one by one; they are healed together."""
+
+
+def left_by_crashes(lifecycle: Lifecycle) -> Iterator[Problem]:
+    """Name what creations, deletions and restores left that were killed, and not those going on at this moment."""
+    for address, name in folders.remains(lifecycle.layout):
+        try:
+            lifecycle.hold(address, f"look at {address}", wait_s=0).release()
+        except BusyError:
+            continue
+
+        def heal(address: Address = address) -> str:
+            return "; ".join(lifecycle.heal(address, wait_s=0)) or f"{address} was healed by somebody else"
+
+        yield warning(f"a crash left addresses/{address.user}/{name}", REPAIR, heal)
+
+
+def registry(book: AddressBook) -> Iterator[Problem]:
+    """Name what keeps the registry from being what the folders say."""
+
+    def rebuild() -> str:
+        return f"made the address registry anew from the folders: {len(book.rebuild())} addresses"
+
+    try:
+        differences = book.disagreements()
+    except CorruptError as damage:
+        yield error(str(damage), REPAIR, rebuild)
+    except NewerFormatError as newer:
+        yield error(str(newer), "use a newer ProntoDB")
+        return
+    else:
+        if differences:
+            yield _differs(differences, book)
+    try:
+        missing = book.missing()
+    except CorruptError:
+        return  # said above
+    for address in missing:
+        yield warning(
+            f"address {address} is missing: its folder went without 'prontodb address delete'",
+            f"restore it, or forget it: prontodb address delete {address} --yes",
+        )
+
+
+def _differs(differences: list[str], book: AddressBook) -> Problem:
+    named = "; ".join(differences[:MAX_NAMED])
+    more = len(differences) - MAX_NAMED
+    what = f"the registry disagrees with the folders: {named}" + (f"; and {more} more" if more > 0 else "")
+
+    def heal() -> str:
+        book.mend()
+        return f"brought the registry into agreement with the folders ({len(differences)} differences)"
+
+    return warning(what, REPAIR, heal)
+
+
+def twins(addresses: list[Address]) -> Iterator[Problem]:
+    """Name addresses that differ only in case; some file systems would hold just one of them."""
+    seen: dict[str, Address] = {}
+    for address in addresses:
+        twin = seen.setdefault(address.folded, address)
+        if twin != address:
+            yield warning(
+                f"addresses {twin} and {address} differ only in case", f"prontodb address rename {address} NEW"
+            )
+
+
+class Keystores:
+    """Each keystore by itself: one that is damaged never keeps us from the next."""
+
+    def __init__(self, layout: Layout, book: AddressBook, lifecycle: Lifecycle, limits: Limits) -> None:
+        self._layout, self._book, self._lifecycle, self._limits = layout, book, lifecycle, limits
+
+    def problems(self, address: Address, *, deep: bool) -> Iterator[Problem]:
+        """Yield what is wrong with one keystore."""
+        try:
+            yield from self._mode(address)
+            faults = self._book.check(address, deep=deep)
+            for fault in faults:
+                yield error(f"{address}: {fault}", _restore(address))
+            if not faults:
+                yield from self._wal(address)
+        except ProntoError as trouble:
+            yield error(f"{address} could not be looked at: {trouble}", f"prontodb address check {address}")
+
+    def _mode(self, address: Address) -> Iterator[Problem]:
+        try:
+            if not inspection.is_out_of_wal_mode(self._layout, address):
+                return
+        except ProntoError:
+            return  # whatever it is, the check says it
+
+        def heal() -> str:
+            with self._lifecycle.hold(address, f"repair {address}"):
+                inspection.set_wal_mode(self._layout, address)
+            return f"put {address} back into WAL mode"
+
+        yield error(f"{address} is not in WAL mode: another tool changed it, and so it is not used", REPAIR, heal)
+
+    def _wal(self, address: Address) -> Iterator[Problem]:
+        size = inspection.wal_bytes(self._layout, address)
+        if size <= WAL_BOUND_BYTES:
+            return
+
+        def heal() -> str:
+            if not inspection.empty_wal(self._layout, address, self._limits):
+                raise BusyError(f"a reader or writer is using the WAL of {address}; try again when it has ended")
+            return f"carried the WAL of {address} ({size:,} bytes) into its keystore"
+
+        yield warning(f"the WAL of {address} has grown to {size:,} bytes", REPAIR, heal)
+
+
+def _restore(address: Address) -> str:
+    return f"restore it from a backup: prontodb restore REF --user {address.user} --cursor {address.cursor}"

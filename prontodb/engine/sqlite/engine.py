@@ -1,0 +1,356 @@
+"""The async engine: a bounded pool of open keystores over a few lanes, behind the seam's two protocols."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, TypeVar
+
+import anyio
+
+from prontodb.engine.sqlite import folders, opening, transactions, writing
+from prontodb.engine.sqlite.open_keystore import OpenKeystore
+from prontodb.errors import AddressGoneError, AddressNotFoundError, BusyError, ClosedError, UnavailableError
+from prontodb.log import event
+from prontodb.storage import connection as sqlite
+from prontodb.storage.lane import Future, Lane
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from prontodb.engine.sqlite.lifecycle import Lifecycle
+    from prontodb.model.address import Address
+    from prontodb.model.clock import Clock
+    from prontodb.model.entry import Entry
+    from prontodb.model.operation import Changes, Fence, Op, Position, Receipt
+    from prontodb.model.settings import Settings
+    from prontodb.storage.connection import Connection
+
+T = TypeVar("T")
+
+SIDE_LANES = 4
+"""Threads for what takes long: scans, counts, address changes. Started when first needed."""
+INLINE_ROWS = 64
+"""A scan of at most this many entries is read on the loop's thread."""
+DESCRIPTORS_EACH = 6
+POLL_S = (0.02, 0.25)
+"""`wait` looks for other processes' commits this often: quickly at first, then less and less."""
+
+
+class SqliteEngine:
+    """Keystores as SQLite files, one per address. Belongs to one event loop and one process."""
+
+    def __init__(self, lifecycle: Lifecycle, settings: Settings, clock: Clock, *, max_open: int) -> None:
+        self._lifecycle, self._settings, self._clock = lifecycle, settings, clock
+        self._layout = lifecycle.layout
+        self._max_open = max_open
+        self._lanes = [Lane() for _ in range(settings.lane_count)]
+        self._side_lanes = [Lane() for _ in range(SIDE_LANES)]
+        self._next_lane = 0
+        self._tick = 0
+        self._stores: dict[Address, OpenKeystore] = {}
+        self._opening: dict[Address, Future[OpenKeystore]] = {}
+        self._closing: set[Future[None]] = set()
+        self._pid = os.getpid()
+        self._open = True
+
+    @property
+    def open_keystores(self) -> int:
+        """How many keystores are open now."""
+        return len(self._stores)
+
+    def check_usable(self) -> None:
+        """Raise `ClosedError` after close, and in a child process after a fork (D10)."""
+        if os.getpid() != self._pid:
+            raise ClosedError("this manager was opened in another process; open one here (spawn, do not fork)")
+        if not self._open:
+            raise ClosedError("the manager is closed")
+
+    # Addresses
+
+    async def create(self, address: Address) -> bool:
+        """See `Engine.create`."""
+        return await self.beside(lambda: self._lifecycle.create(address))
+
+    async def drop(self, address: Address) -> bool:
+        """See `Engine.drop`."""
+        await self.release(address)
+        return await self.beside(lambda: self._lifecycle.delete(address))
+
+    async def addresses(self, after: Address | None, limit: int) -> list[Address]:
+        """See `Engine.addresses`."""
+        found = await self.beside(lambda: folders.listed(self._layout))
+        return [address for address in found if after is None or after < address][:limit]
+
+    async def keyspace(self, address: Address) -> SqliteKeyspace:
+        """See `Engine.keyspace`."""
+        store = await self.store(address)
+        return SqliteKeyspace(self, store)
+
+    async def beside(self, work: Callable[[], T]) -> T:
+        """Run something long on a side thread; when cancelled, return once it has ended."""
+        self.check_usable()
+        lane = min(self._side_lanes, key=lambda lane: lane.load)
+        return await lane.run_to_end(work)
+
+    async def scan_beside(self, address: Address, work: Callable[[Connection], T]) -> T:
+        """Run a long read on a side thread, over a read-only connection of its own."""
+
+        def read() -> T:
+            busy_ms = round(self._settings.wait_s * 1_000)
+            connection, _ = opening.open_reader(self._layout, address, busy_timeout_ms=busy_ms)
+            try:
+                return work(connection)
+            except sqlite.ERRORS as error:
+                raise sqlite.translated(error, self._layout.keystore_path(address)) from error
+            finally:
+                connection.close()
+
+        return await self.beside(read)
+
+    # The pool
+
+    async def store(self, address: Address, identity: tuple[int, int] | None = None) -> OpenKeystore:
+        """Return the open store of an address, opening it if need be; with `identity`, only that very file."""
+        while True:
+            self.check_usable()
+            store = self._stores.get(address)
+            if store is None:
+                store = await self._open_store(address)
+            if store.closed:
+                continue
+            if identity is not None and store.identity != identity:
+                raise AddressGoneError(f"address {address} was deleted or replaced; open a new session")
+            self.touch(store)
+            return store
+
+    def touch(self, store: OpenKeystore) -> None:
+        """Note a use, for the choice of what to close."""
+        self._tick += 1
+        store.used = self._tick
+
+    async def _open_store(self, address: Address) -> OpenKeystore:
+        if (under_way := self._opening.get(address)) is not None:
+            return await _shielded(under_way)
+        lane = self._lanes[self._next_lane % len(self._lanes)]
+        self._next_lane += 1
+        result: Future[OpenKeystore] = lane.loop.create_future()
+        self._opening[address] = result
+        # The opener may be cancelled while others wait for the same store: the work goes on without it.
+        lane.spawn(self._open_on(lane, address, result))
+        return await _shielded(result)
+
+    async def _open_on(self, lane: Lane, address: Address, result: Future[OpenKeystore]) -> None:
+        store = OpenKeystore(self._layout, address, lane, self._settings.limits, self._clock, self._settings.durability)
+        try:
+            await self._make_room()
+            try:
+                await lane.run(store.open_on_lane)
+            except UnavailableError as error:
+                # Out of descriptors looks like this: close what was used longest ago, once.
+                if type(error) is not UnavailableError or not await self._evict(max(1, len(self._stores) // 2)):
+                    raise
+                await lane.run(store.open_on_lane)
+            self._stores[address] = store
+            event("keystore.opened", address=address, open_keystores=len(self._stores))
+        except BaseException as error:
+            del self._opening[address]
+            if type(error) is UnavailableError:
+                error = UnavailableError(f"{error} ({len(self._stores)} keystores are open)")
+            if not result.done():
+                result.set_exception(error)
+                result.exception()  # waiters raise it; without any it is no loss to report
+            if not isinstance(error, Exception):
+                raise
+        else:
+            del self._opening[address]
+            if not result.done():
+                result.set_result(store)
+
+    async def _make_room(self) -> None:
+        over = len(self._stores) + 1 - self._max_open
+        if over > 0:
+            await self._evict(over)
+
+    async def _evict(self, count: int) -> int:
+        """Close up to `count` idle keystores, least recently used first; return how many."""
+        idle = sorted((store for store in self._stores.values() if not store.busy), key=lambda store: store.used)
+        for store in idle[:count]:
+            await _shielded(self._close_store(store))
+        return len(idle[:count])
+
+    def _close_store(self, store: OpenKeystore) -> Future[None]:
+        del self._stores[store.address]
+        store.stop()
+        done = store.lane.run(store.close_on_lane)
+        self._closing.add(done)
+        done.add_done_callback(self._closing.discard)
+        return done
+
+    async def release(self, address: Address) -> None:
+        """Close the keystore of an address if it is open here."""
+        store = self._stores.get(address)
+        if store is not None:
+            await _shielded(self._close_store(store))
+
+    async def close(self) -> None:
+        """See `Engine.close`; waits for commits that have begun."""
+        if not self._open or os.getpid() != self._pid:
+            return
+        self._open = False
+        with anyio.CancelScope(shield=True):
+            while self._opening:
+                await _quietly(next(iter(self._opening.values())))
+            for store in list(self._stores.values()):
+                self._close_store(store)
+            for done in list(self._closing):
+                await _quietly(done)
+            for lane in (*self._lanes, *self._side_lanes):
+                await lane.close()
+
+
+async def _shielded(future: Future[T]) -> T:
+    """Wait for a future that others may wait for too: a cancelled waiter does not cancel it."""
+    done = anyio.Event()
+    future.add_done_callback(lambda _: done.set())
+    await done.wait()
+    return future.result()
+
+
+async def _quietly(future: Future[T]) -> None:
+    try:
+        await _shielded(future)
+    except Exception as error:  # noqa: BLE001 - closing goes on to the end whatever one part reports
+        event("close.failed", error=type(error).__name__)
+
+
+class SqliteKeyspace:
+    """One address's entries in one SQLite file; see `Keyspace`."""
+
+    def __init__(self, engine: SqliteEngine, store: OpenKeystore) -> None:
+        self._engine, self._current = engine, store
+        self._address, self._identity = store.address, store.identity
+        self._clock = engine._clock
+        self._inline = engine._settings.inline_reads
+        self._max_read_bytes = engine._settings.limits.max_batch_bytes
+
+    async def _store(self) -> OpenKeystore:
+        """Return the open store: the one at hand, or after it was closed for others, opened again."""
+        engine, store = self._engine, self._current
+        if store.closed or not engine._open:
+            self._current = store = await engine.store(self._address, self._identity)
+        return store
+
+    async def read(self, keys: Sequence[str]) -> list[Entry | None]:
+        """See `Keyspace.read`."""
+        engine, store = self._engine, self._current
+        if engine._pid != os.getpid():
+            engine.check_usable()
+        if store.closed or not engine._open:
+            store = await self._store()
+        engine._tick = store.used = engine._tick + 1
+        now_ms, most = self._clock.wall_ms(), self._max_read_bytes
+        if self._inline and len(keys) <= INLINE_ROWS:
+            try:
+                return store.read_inline(lambda connection: transactions.read(connection, keys, now_ms, most))
+            except BusyError:
+                if store.read_only:
+                    raise
+        return await store.on_writer(lambda connection, _target: transactions.read(connection, keys, now_ms, most))
+
+    async def apply(self, ops: Sequence[Op], fence: Fence) -> Receipt:
+        """See `Keyspace.apply`."""
+        engine, store = self._engine, self._current
+        if engine._pid != os.getpid():
+            engine.check_usable()
+        if store.closed or not engine._open:
+            store = await self._store()
+        engine._tick = store.used = engine._tick + 1
+        return await store.apply(ops, fence)
+
+    async def scan(self, lo: str, hi: str | None, limit: int, *, reverse: bool = False) -> list[Entry]:
+        """See `Keyspace.scan`."""
+        now_ms = self._clock.wall_ms()
+
+        def work(connection: Connection) -> list[Entry]:
+            return transactions.scan(connection, lo, hi, limit, now_ms, reverse=reverse)
+
+        if limit <= INLINE_ROWS:
+            return await (await self._store()).read(work)
+        return await self._beside(work)
+
+    async def keys(self, lo: str, hi: str | None, limit: int) -> list[str]:
+        """See `Keyspace.keys`."""
+        now_ms = self._clock.wall_ms()
+        return await self._beside(lambda connection: transactions.keys(connection, lo, hi, limit, now_ms))
+
+    async def count(self, lo: str, hi: str | None) -> int:
+        """See `Keyspace.count`."""
+        now_ms = self._clock.wall_ms()
+        return await self._beside(lambda connection: transactions.count(connection, lo, hi, now_ms))
+
+    async def _beside(self, work: Callable[[Connection], T]) -> T:
+        store = await self._store()
+        store.pins += 1
+        try:
+            return await self._engine.scan_beside(self._address, work)
+        except AddressNotFoundError:
+            raise AddressGoneError(f"address {self._address} was deleted; open a new session") from None
+        finally:
+            store.pins -= 1
+
+    async def position(self) -> Position:
+        """See `Keyspace.position`."""
+        return await (await self._store()).read(transactions.position)
+
+    async def changes(self, since: Position, limit: int) -> Changes:
+        """See `Keyspace.changes`."""
+        now_ms = self._clock.wall_ms()
+        store = await self._store()
+        if store.read_only:
+            return store.read_inline(lambda connection: transactions.changes(connection, since, limit, now_ms))
+        return await store.on_writer(lambda connection, _target: transactions.changes(connection, since, limit, now_ms))
+
+    async def wait(self, since: Position, timeout_s: float) -> bool:
+        """See `Keyspace.wait`: polls SQLite's data_version, and is woken at once by commits of this process."""
+        deadline = self._clock.monotonic_s() + timeout_s
+        store = await self._store()
+        store.pins += 1
+        try:
+            pause_s, longest_s = POLL_S
+            seen: object = None
+            while True:
+                self._engine.check_usable()
+                store.check_still_there()
+                version = store.version()
+                if version is None or version != seen:
+                    seen = version
+                    if await store.read(transactions.position) != since:
+                        return True
+                left_s = deadline - self._clock.monotonic_s()
+                if left_s <= 0:
+                    return False
+                if await store.local_commit(min(pause_s, left_s)):
+                    seen = None
+                pause_s = min(pause_s * 1.5, longest_s)
+        finally:
+            store.pins -= 1
+
+    async def sweep(self, limit: int, fence: Fence) -> int:
+        """See `Keyspace.sweep`."""
+        store = await self._store()
+        return await store.on_writer(
+            lambda connection, target: writing.sweep(connection, target, limit, fence, self._clock.wall_ms())
+        )
+
+    async def lifetimes(self) -> Mapping[str, int]:
+        """See `Keyspace.lifetimes`."""
+        return await (await self._store()).read(transactions.lifetimes)
+
+    async def set_lifetime(self, namespace: str, ttl_ms: int | None, fence: Fence) -> None:
+        """See `Keyspace.set_lifetime`."""
+        store = await self._store()
+        await store.on_writer(
+            lambda connection, target: writing.set_lifetime(
+                connection, target, namespace, ttl_ms, fence, self._clock.wall_ms()
+            )
+        )

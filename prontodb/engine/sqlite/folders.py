@@ -1,0 +1,302 @@
+"""The folders of addresses: published by one rename, deleted by one rename, healed by their names.
+
+`.new-CURSOR@ID` is one in the making, `.trash-CURSOR@ID` one on its way out, `.old-CURSOR@ID` what a restore
+put aside. Whoever holds the lock of the address may finish or remove what a crash left. Callers hold the
+locks; nothing here takes one.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from prontodb.engine.sqlite import metadata, schema
+from prontodb.errors import AddressExistsError, InvalidAddressError, ProntoError
+from prontodb.model.address import Address
+from prontodb.model.layout import (
+    ADDRESSES,
+    KEYSTORE_FILE,
+    METADATA_FILE,
+    OLD_PREFIX,
+    STAGED_PREFIX,
+    TRASH_PREFIX,
+)
+from prontodb.storage.files import Folder, make_root, open_root, translated
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from prontodb.model.layout import Layout
+
+_TEMPLATE: list[bytes] = []  # the empty keystore's bytes, made once per process
+
+
+def _template(folder: Folder) -> bytes:
+    if not _TEMPLATE:
+        name = "template.db"
+        folder.create(name, b"")
+        schema.build_template(folder, name)
+        with open(f"{folder.path}/{name}", "rb") as file:  # unpublished and closed: no connection can be on it
+            _TEMPLATE.append(file.read())
+        folder.remove(name)
+    return _TEMPLATE[0]
+
+
+def exists(layout: Layout, address: Address) -> bool:
+    """True when the folder of the address is there (whatever is in it)."""
+    try:
+        with open_root(layout.root, *layout.user_parts(address.user)) as user:
+            return user.stat(address.cursor) is not None
+    except FileNotFoundError:
+        return False
+
+
+def check_no_twin(layout: Layout, address: Address, old: Address | None = None) -> None:
+    """Refuse an address that differs only in case from another: some file systems hold just one of them.
+
+    `old` is the address that is about to get this name: it is no twin of its own. The caller holds the
+    creation lock of the user, so nobody is just about to use a user's folder that is empty.
+    """
+    try:
+        with open_root(layout.root, ADDRESSES) as top:
+            for name in _twins(top, address.user):
+                if not _remove_if_empty(top, name) and not _holds_only(top, name, old):
+                    raise AddressExistsError(f"user {address.user} differs only in case from {name}; use that name")
+            if top.stat(address.user) is None:
+                return
+            with top.child(address.user) as user:
+                for name in _twins(user, address.cursor):
+                    if old is None or (address.user, name) != (old.user, old.cursor):
+                        twin = f"{address.user}/{name}"
+                        raise AddressExistsError(f"address {address} differs only in case from {twin}; use that")
+    except FileNotFoundError:
+        return
+
+
+def _twins(folder: Folder, name: str) -> list[str]:
+    folded = name.casefold()
+    return [other for other in folder.names() if other != name and other.casefold() == folded]
+
+
+def _holds_only(top: Folder, user: str, address: Address | None) -> bool:
+    if address is None or address.user != user:
+        return False
+    with top.child(user) as folder:
+        return all(name == address.cursor or name.startswith(".") for name in folder.names())
+
+
+def _remove_if_empty(top: Folder, user: str) -> bool:
+    """Remove the folder of a user who has no address; it would keep every twin of the name away."""
+    try:
+        os.rmdir(user, dir_fd=top.fd)
+    except OSError:
+        return False
+    top.sync()
+    return True
+
+
+class Staged:
+    """A new address folder in the making: complete and on disk, but under a name that nobody reads."""
+
+    __slots__ = ("address", "folder", "name", "user")
+
+    def __init__(self, user: Folder, folder: Folder, name: str, address: Address) -> None:
+        self.user, self.folder, self.name, self.address = user, folder, name, address
+
+    def publish(self) -> None:
+        """Give the folder its name; from this instant the address exists."""
+        self.folder.sync()
+        if self.user.stat(self.address.cursor) is not None:
+            raise AddressExistsError(f"address {self.address} exists already")
+        self.user.rename(self.name, self.address.cursor)
+        self.close()
+
+    def discard(self) -> None:
+        """Remove what was staged."""
+        self.folder.close()
+        self.user.remove_tree(self.name)
+        self.close()
+
+    def close(self) -> None:
+        """Close the descriptors."""
+        self.folder.close()
+        self.user.close()
+
+
+def stage(layout: Layout, address: Address, created_at_ms: int) -> Staged:
+    """Build a complete, empty keystore beside its place. The caller publishes or discards it."""
+    user = make_root(layout.root, *layout.user_parts(address.user))
+    try:
+        name = f"{STAGED_PREFIX}{address.cursor}@{os.urandom(6).hex()}"
+        folder = user.make(name)
+    except BaseException:
+        user.close()
+        raise
+    staged = Staged(user, folder, name, address)
+    try:
+        folder.create(KEYSTORE_FILE, schema.image_for_new_keystore(_template(folder)))
+        folder.create(METADATA_FILE, metadata.image(created_at_ms))
+    except BaseException:
+        staged.discard()
+        raise
+    return staged
+
+
+def to_trash(layout: Layout, address: Address) -> str | None:
+    """Take an address away by one rename; return its name in the trash, None when there is none."""
+    try:
+        user = open_root(layout.root, *layout.user_parts(address.user))
+    except FileNotFoundError:
+        return None
+    with user:
+        if user.stat(address.cursor) is None:
+            return None
+        name = f"{TRASH_PREFIX}{address.cursor}@{os.urandom(6).hex()}"
+        user.rename(address.cursor, name)
+        return name
+
+
+def remove_remains(layout: Layout, address: Address) -> list[str]:
+    """Remove what crashed creations and deletions of this address left; put back what lost its place.
+
+    Returns what was done, a line each.
+    """
+    done: list[str] = []
+    try:
+        user = open_root(layout.root, *layout.user_parts(address.user))
+    except FileNotFoundError:
+        return done
+    with user:
+        for name in user.names():
+            if not name.startswith(".") or owner(address.user, name) != address:
+                continue
+            if not name.startswith(OLD_PREFIX):
+                user.remove_tree(name)
+                done.append(f"removed {address.user}/{name}, which a crash left")
+            elif user.stat(address.cursor) is None:
+                # A restore was killed between its two renames: the old contents are whole, nothing else is.
+                user.rename(name, address.cursor)
+                done.append(f"put {address.user}/{name} back in its place as {address}")
+    return done
+
+
+def move(layout: Layout, old: Address, new: Address) -> None:
+    """Rename the folder of an address."""
+    with (
+        open_root(layout.root, *layout.user_parts(old.user)) as source,
+        make_root(layout.root, *layout.user_parts(new.user)) as target,
+    ):
+        if target.stat(new.cursor) is not None:
+            raise AddressExistsError(f"address {new} exists already")
+        source.rename(old.cursor, new.cursor, target)
+
+
+def remove_empty_user(layout: Layout, user: str) -> None:
+    """Remove the folder of a user whose last address went; the caller holds the creation lock of the user."""
+    try:
+        with open_root(layout.root, ADDRESSES) as top:
+            _remove_if_empty(top, user)
+    except FileNotFoundError:
+        return
+
+
+def owner(user: str, name: str) -> Address | None:
+    """Return the address that a folder called `name` is the remains of; None when it is no such folder."""
+    prefix = next((prefix for prefix in (STAGED_PREFIX, OLD_PREFIX, TRASH_PREFIX) if name.startswith(prefix)), None)
+    if prefix is None:
+        return None
+    cursor, at, _ = name[len(prefix) :].rpartition("@")
+    try:
+        return Address(user, cursor) if at else None
+    except InvalidAddressError:
+        return None
+
+
+def remains(layout: Layout) -> list[tuple[Address, str]]:
+    """Return what crashes left below `addresses/`: the address each belongs to, and its folder name.
+
+    The old contents that a restore keeps for undo are no remains while the address is in its place.
+    """
+    found: list[tuple[Address, str]] = []
+    for user, _, names in _users(layout, []):
+        for name in names:
+            address = owner(user, name)
+            if address is not None and not (name.startswith(OLD_PREFIX) and address.cursor in names):
+                found.append((address, name))
+    return found
+
+
+def listed(layout: Layout) -> list[Address]:
+    """Return every address that has a folder, in order. Names that cannot be an address are left out."""
+    return sorted(address for user, _, names in _users(layout, []) for address in _addresses(user, names))
+
+
+def measured(layout: Layout, closed: list[tuple[str, str]]) -> dict[Address, int | None]:
+    """Return every address that has a folder, with the bytes of its keystore and WAL by lstat.
+
+    None where the keystore is missing or empty. Users whose folder cannot be opened are named in `closed`,
+    with the reason; they never hide the others.
+    """
+    found: dict[Address, int | None] = {}
+    for user, folder, names in _users(layout, closed):
+        for address in _addresses(user, names):
+            found[address] = _size_bytes(folder, address.cursor)
+    return found
+
+
+def size_bytes(layout: Layout, address: Address) -> int | None:
+    """Return the bytes of one keystore with its WAL; None when it is missing or empty."""
+    try:
+        with open_root(layout.root, *layout.user_parts(address.user)) as user:
+            found = user.stat(address.cursor)
+            return _size_bytes(user, address.cursor) if found is not None and stat.S_ISDIR(found.st_mode) else None
+    except FileNotFoundError:
+        return None
+
+
+def _size_bytes(user: Folder, cursor: str) -> int | None:
+    try:
+        keystore = user.stat(f"{cursor}/{KEYSTORE_FILE}")
+        wal = user.stat(f"{cursor}/{KEYSTORE_FILE}-wal")
+    except ProntoError:
+        return None
+    if keystore is None or not stat.S_ISREG(keystore.st_mode) or keystore.st_size == 0:
+        return None
+    return keystore.st_size + (0 if wal is None else wal.st_size)
+
+
+def _addresses(user: str, names: list[str]) -> Iterator[Address]:
+    for cursor in names:
+        try:
+            yield Address(user, cursor)
+        except InvalidAddressError:
+            continue
+
+
+def _users(layout: Layout, closed: list[tuple[str, str]]) -> Iterator[tuple[str, Folder, list[str]]]:
+    """Yield each user with the open folder and the names of the folders in it; links are not followed."""
+    try:
+        top = open_root(layout.root, ADDRESSES)
+    except FileNotFoundError:
+        return
+    with top:
+        for name in _folder_names(top):
+            try:
+                Address(name)
+                folder = top.child(name)
+            except (InvalidAddressError, FileNotFoundError):
+                continue  # a stranger, or its last address went in this instant
+            except ProntoError as error:
+                closed.append((name, str(error)))
+                continue
+            with folder:
+                yield name, folder, _folder_names(folder)
+
+
+def _folder_names(folder: Folder) -> list[str]:
+    try:
+        with os.scandir(folder.fd) as found:
+            return sorted(item.name for item in found if item.is_dir(follow_symlinks=False))
+    except OSError as error:
+        raise translated(error, folder.path) from error

@@ -1,0 +1,247 @@
+"""Creating, renaming and deleting an address: locks, folder, registrar, in an order that heals after a crash.
+
+Synchronous; one-shot commands call it directly, the async engine on a worker thread. Lock order everywhere:
+addresses (sorted), then creation locks (sorted), then the registry's own.
+"""
+
+from __future__ import annotations
+
+from prontodb.engine.sqlite import folders
+from prontodb.errors import AddressBusyError, AddressExistsError, AddressNotFoundError, BusyError
+from prontodb.log import event
+from prontodb.model.layout import ADDRESS_LOCK_FILE, CREATE_LOCK_FILE
+from prontodb.storage import lock
+from prontodb.storage.files import check_file_system, make_root
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Protocol
+
+    from prontodb.model.address import Address
+    from prontodb.model.clock import Clock
+    from prontodb.model.layout import Layout
+
+    class Registrar(Protocol):
+        """Who keeps the index of addresses. Its calls never raise: an index can be rebuilt, data cannot."""
+
+        def created(self, address: Address, at_ms: int) -> None:
+            """The address exists since `at_ms`."""
+
+        def deleting(self, address: Address) -> None:
+            """The address is about to go."""
+
+        def deleted(self, address: Address) -> None:
+            """The address is gone."""
+
+        def renaming(self, old: Address, new: Address) -> None:
+            """`old` is about to become `new`."""
+
+        def renamed(self, old: Address, new: Address) -> None:
+            """`old` is `new` now."""
+
+
+FAILPOINT: list[Callable[[str], None]] = []
+"""Test hook: called with the name of each step of a lifecycle change. Empty, and free, in normal use."""
+
+
+def _step(name: str) -> None:
+    for hook in FAILPOINT:
+        hook(name)
+
+
+class Held:
+    """Several locks, released in reverse order."""
+
+    __slots__ = ("_locks",)
+
+    def __init__(self) -> None:
+        self._locks: list[lock.HeldLock] = []
+
+    def add(self, held: lock.HeldLock) -> None:
+        self._locks.append(held)
+
+    def __enter__(self) -> Held:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        while self._locks:
+            self._locks.pop().release()
+
+
+class Lifecycle:
+    """Address changes of one root. `one_shot`: take locks the light way of the command line."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        clock: Clock,
+        registrar: Registrar | None,
+        *,
+        wait_s: float,
+        one_shot: bool,
+        unsafe_file_system: bool = False,
+    ) -> None:
+        self.layout, self._clock, self._registrar = layout, clock, registrar
+        self._wait_s, self._one_shot, self._unsafe = wait_s, one_shot, unsafe_file_system
+
+    def prepare_root(self) -> None:
+        """Make the root if it is missing; refuse one that is not ours or lies on a network file system."""
+        make_root(self.layout.root).close()
+        if not self._unsafe:
+            check_file_system(self.layout.root)
+
+    def hold(self, address: Address, purpose: str, wait_s: float | None = None) -> lock.HeldLock:
+        """Take the lock of an address; `AddressBusyError` names the holder at the deadline."""
+        try:
+            return lock.acquire(
+                self.layout.root,
+                self.layout.lock_parts(address),
+                ADDRESS_LOCK_FILE,
+                purpose=purpose,
+                wait_s=self._wait_s if wait_s is None else wait_s,
+                one_shot=self._one_shot,
+            )
+        except BusyError as error:
+            raise AddressBusyError(address, str(error)) from error
+
+    def _hold_creation(self, user: str, purpose: str, wait_s: float | None = None) -> lock.HeldLock:
+        return lock.acquire(
+            self.layout.root,
+            self.layout.creation_lock_parts(user),
+            CREATE_LOCK_FILE,
+            purpose=purpose,
+            wait_s=self._wait_s if wait_s is None else wait_s,
+            one_shot=self._one_shot,
+        )
+
+    def hold_all(self, purpose: str, *addresses: Address, wait_s: float | None = None) -> Held:
+        """Take every lock under which these addresses come and go; leaving the block frees them."""
+        held = Held()
+        try:
+            for address in sorted(set(addresses)):
+                held.add(self.hold(address, purpose, wait_s))
+            for user in sorted({address.user.casefold() for address in addresses}):
+                held.add(self._hold_creation(user, purpose, wait_s))
+        except BaseException:
+            held.__exit__()
+            raise
+        return held
+
+    def exists(self, address: Address) -> bool:
+        """True when the address has a folder."""
+        return folders.exists(self.layout, address)
+
+    def create(self, address: Address) -> bool:
+        """Make an empty keystore; False when the address exists. After a crash it is whole or not there."""
+        if folders.exists(self.layout, address):
+            return False
+        self.prepare_root()
+        with self.hold(address, f"create {address}"):
+            return self.create_held(address)
+
+    def create_held(self, address: Address) -> bool:
+        """`create` for a caller who holds the lock of the address already."""
+        with self._hold_creation(address.user, f"create {address}"):
+            folders.remove_remains(self.layout, address)
+            if folders.exists(self.layout, address):
+                return False
+            self._build(address, None)
+            return True
+
+    def create_filled(self, address: Address, fill: Callable[[str], None]) -> None:
+        """Make a new address whose keystore `fill(path)` writes into before anybody can see it."""
+        self.prepare_root()
+        with self.hold_all(f"create {address}", address):
+            folders.remove_remains(self.layout, address)
+            if folders.exists(self.layout, address):
+                raise AddressExistsError(f"address {address} exists already")
+            self._build(address, fill)
+
+    def _build(self, address: Address, fill: Callable[[str], None] | None) -> None:
+        """Stage, publish and register an address, all under its locks: a row must not outlive a deletion."""
+        folders.check_no_twin(self.layout, address)
+        at_ms = self._clock.wall_ms()
+        staged = folders.stage(self.layout, address, at_ms)
+        _step("create.staged")
+        try:
+            if fill is not None:
+                fill(staged.folder.path)
+            staged.publish()
+        except BaseException:
+            staged.discard()
+            folders.remove_empty_user(self.layout, address.user)
+            raise
+        _step("create.published")
+        if self._registrar is not None:
+            self._registrar.created(address, at_ms)
+        event("address.created", address=address)
+        _step("create.registered")
+
+    def delete(self, address: Address) -> bool:
+        """Delete an address and its keystore; False when there is none. After a crash it is whole or gone."""
+        if not folders.exists(self.layout, address) and not self._remains_of(address):
+            return False
+        self.prepare_root()
+        with self.hold_all(f"delete {address}", address):
+            # Old contents that lost their place are the address, too: back with them, then away with all.
+            folders.remove_remains(self.layout, address)
+            found = folders.exists(self.layout, address)
+            if found and self._registrar is not None:
+                self._registrar.deleting(address)
+            _step("delete.marked")
+            folders.to_trash(self.layout, address)
+            _step("delete.moved")
+            if self._registrar is not None:
+                self._registrar.deleted(address)
+            _step("delete.forgotten")
+            folders.remove_remains(self.layout, address)
+            _step("delete.emptied")
+            folders.remove_empty_user(self.layout, address.user)
+            if found:
+                event("address.deleted", address=address)
+            return found
+
+    def _remains_of(self, address: Address) -> bool:
+        return any(owner == address for owner, _ in folders.remains(self.layout))
+
+    def rename(self, old: Address, new: Address) -> None:
+        """Give an address another name; its keystore and history stay as they are."""
+        if old == new:
+            return
+        if not folders.exists(self.layout, old) and not self._remains_of(old):
+            raise AddressNotFoundError(old)
+        self.prepare_root()
+        with self.hold_all(f"rename {old} to {new}", old, new):
+            folders.remove_remains(self.layout, old)
+            folders.remove_remains(self.layout, new)
+            if not folders.exists(self.layout, old):
+                raise AddressNotFoundError(old)
+            if folders.exists(self.layout, new):
+                raise AddressExistsError(f"address {new} exists already; delete it or choose another name")
+            folders.check_no_twin(self.layout, new, old)
+            if self._registrar is not None:
+                self._registrar.renaming(old, new)
+            _step("rename.marked")
+            folders.move(self.layout, old, new)
+            _step("rename.moved")
+            if self._registrar is not None:
+                self._registrar.renamed(old, new)
+            event("address.renamed", address=old, new=new)
+            _step("rename.registered")
+            folders.remove_empty_user(self.layout, old.user)
+
+    def heal(self, address: Address, wait_s: float | None = None) -> list[str]:
+        """Finish what crashed creations, deletions or restores of this address left; return what was done."""
+        with self.hold_all(f"heal {address}", address, wait_s=wait_s):
+            done = folders.remove_remains(self.layout, address)
+            folders.remove_empty_user(self.layout, address.user)
+            return done
+
+    def leftovers(self) -> Iterator[Address]:
+        """Yield each address that a crash left something of, once."""
+        seen: set[Address] = set()
+        for address, _ in folders.remains(self.layout):
+            if address not in seen:
+                seen.add(address)
+                yield address

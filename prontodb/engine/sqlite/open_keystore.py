@@ -1,0 +1,423 @@
+"""A keystore that is open in this process: one writing connection on a lane, one reading connection on the loop.
+
+Writers share commits: what waits when the lane gets to it goes into one transaction, and each is acknowledged after
+the commit that holds it. All attributes belong to the loop, except where a method says that it runs on the lane.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections import deque
+from typing import TYPE_CHECKING, TypeVar
+
+import anyio
+
+from prontodb.engine.sqlite import opening, writing
+from prontodb.errors import (
+    AddressGoneError,
+    BusyError,
+    ClosedError,
+    CorruptError,
+    OutcomeUnknownError,
+    ProntoError,
+    ReadOnlyError,
+    StorageFullError,
+    UnavailableError,
+    shown,
+)
+from prontodb.storage import connection as sqlite
+from prontodb.storage.files import identity
+from prontodb.storage.lane import CancelledError, Future, Lane, TimerHandle
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from prontodb.engine.sqlite.context import Target
+    from prontodb.model.address import Address
+    from prontodb.model.clock import Clock
+    from prontodb.model.layout import Layout
+    from prontodb.model.limits import Limits
+    from prontodb.model.operation import Fence, Op, Receipt
+    from prontodb.storage.connection import Connection
+
+T = TypeVar("T")
+
+_BROKEN = (StorageFullError, CorruptError, UnavailableError, OutcomeUnknownError)
+
+MAX_GROUP_OPS = 1_024
+BUSY_TIMEOUT_MS = 4
+"""How long SQLite waits on a lane: a locked keystore must not hold up the others of its lane."""
+RETRY_S = (0.002, 0.02)
+"""A busy group goes back to the loop and comes again after a random time between these."""
+SLOW_READ_S = 0.002
+LANE_READS_AFTER_SLOW = 64
+"""After a read on the loop took over SLOW_READ_S, this many go to the lane."""
+STUCK_S = 5.0
+"""Least time before an operation that the lane does not finish is given up; more when `wait_s` is more."""
+
+
+class _Call(writing.Batch):
+    """One caller's batch on its way; `settled` once its outcome is known to the loop."""
+
+    __slots__ = ("deadline", "future", "settled")
+
+    def __init__(self, ops: Sequence[Op], fence: Fence, future: Future[Receipt], deadline: float) -> None:
+        self.ops, self.fence, self.receipt, self.error = ops, fence, None, None
+        self.future, self.deadline, self.settled = future, deadline, False
+
+    def settle(self) -> None:
+        """On the loop: tell the waiter."""
+        self.settled = True
+        future = self.future
+        if future.done():
+            return
+        if self.error is not None:
+            future.set_exception(self.error)
+        else:
+            assert self.receipt is not None
+            future.set_result(self.receipt)
+
+
+class OpenKeystore:
+    """The connections of one address, and who waits for them."""
+
+    def __init__(
+        self, layout: Layout, address: Address, lane: Lane, limits: Limits, clock: Clock, durability: str
+    ) -> None:
+        self.layout, self.address, self.lane = layout, address, lane
+        self._limits, self._clock, self._durability = limits, clock, durability
+        self.path = layout.keystore_path(address)
+        self.identity: tuple[int, int] | None = None
+        self.reader: Connection | None = None
+        self._writer: Connection | None = None  # the lane's own
+        self._target: Target | None = None
+        self.read_only = False
+        self.closed = False
+        self.pins = 0
+        self.used = 0
+        self.lane_reads = 0
+        self._waiting: deque[_Call] = deque()
+        self._committing: list[_Call] = []
+        self._queued = False
+        self._timer: TimerHandle | None = None
+        self._committed: anyio.Event | None = None
+
+    # Opening and closing
+
+    def open_on_lane(self) -> None:
+        """On the lane: open both connections, or only the reading one where nothing can be written."""
+        try:
+            self._open_writer()
+        except ReadOnlyError:
+            self.read_only = True
+        except UnavailableError:
+            if os.access(os.path.dirname(self.path), os.W_OK):
+                raise
+            self.read_only = True
+        try:
+            self.reader, found = opening.open_reader(self.layout, self.address, any_thread=True)
+            self._check_identity(found)
+        except BaseException:
+            self.close_on_lane()
+            raise
+
+    def _open_writer(self) -> None:
+        self._writer, self._target = opening.open_writer(
+            self.layout,
+            self.address,
+            self._limits,
+            durability=self._durability,
+            busy_timeout_ms=BUSY_TIMEOUT_MS,
+            any_thread=True,
+        )
+        try:
+            self._check_identity(self._target.identity)
+        except BaseException:
+            self._close_writer()
+            raise
+
+    def _check_identity(self, found: tuple[int, int]) -> None:
+        """A store never moves over to another file of the same name: its handles belong to the one they opened."""
+        if self.identity is None:
+            self.identity = found
+        elif self.identity != found:
+            raise AddressGoneError(f"address {self.address} was deleted or replaced; open a new session")
+
+    def _close_writer(self) -> None:
+        writer, self._writer, self._target = self._writer, None, None
+        if writer is not None:
+            writer.close()
+
+    def close_on_lane(self) -> None:
+        """On the lane, once nobody uses it any more: close the reader, then the writer, who tidies up."""
+        reader, self.reader = self.reader, None
+        if reader is not None:
+            reader.close()
+        self._close_writer()
+
+    @property
+    def busy(self) -> bool:
+        """True while somebody waits for this store or uses it."""
+        return bool(self.pins or self._waiting or self._committing or self._queued)
+
+    # Reading
+
+    def read_inline(self, work: Callable[[Connection], T]) -> T:
+        """Run a short read on the loop's own thread; `BusyError` sends the caller to the lane."""
+        reader = self.reader
+        if reader is None:
+            raise BusyError("no reading connection now")
+        if self.lane_reads and not self.read_only:
+            self.lane_reads -= 1
+            raise BusyError("reads were slow a moment ago")
+        begun = time.perf_counter()
+        try:
+            return work(reader)
+        except sqlite.ERRORS as error:
+            raise self._reader_failed(error) from error
+        finally:
+            if time.perf_counter() - begun > SLOW_READ_S:
+                self.lane_reads = LANE_READS_AFTER_SLOW
+
+    def _reader_failed(self, error: sqlite.Error) -> ProntoError:
+        failure = sqlite.translated(error, self.path)
+        if not isinstance(failure, BusyError) and not self.read_only:
+            # Never go on with a connection that reported damage or an I/O error (D8); the lane's serves meanwhile.
+            reader, self.reader = self.reader, None
+            if reader is not None:
+                reader.close()
+        return failure
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        """Run a short read: on the loop when that is free, else on the lane, up to the deadline."""
+        try:
+            return self.read_inline(work)
+        except BusyError:
+            if self.read_only:
+                raise
+        return await self.on_writer(lambda connection, _target: work(connection))
+
+    async def on_writer(self, work: Callable[[Connection, Target], T]) -> T:
+        """Run `work` on the lane's connection; comes again while the file is busy, up to the deadline."""
+        deadline = self._clock.monotonic_s() + self._limits.wait_s
+        self.pins += 1
+        try:
+            while True:
+                try:
+                    return await self.lane.run_to_end(lambda: self._with_writer(work))
+                except BusyError:
+                    if self._clock.monotonic_s() >= deadline:
+                        raise
+                await anyio.sleep(random.uniform(*RETRY_S))  # noqa: S311 - spreads retries, guards nothing
+        finally:
+            self.pins -= 1
+
+    def _with_writer(self, work: Callable[[Connection, Target], T]) -> T:
+        """On the lane: run `work`, opening the connection if it is not; drop it after an error it may not survive."""
+        if self._writer is None:
+            if self.read_only:
+                raise ReadOnlyError(f"{shown(self.path)} cannot be written here; reading still works")
+            self._open_writer()
+        if self.reader is None and not self.closed:
+            self.reader, _ = opening.open_reader(self.layout, self.address, any_thread=True)
+        assert self._writer is not None
+        assert self._target is not None
+        try:
+            return work(self._writer, self._target)
+        except sqlite.ERRORS as error:
+            failure = sqlite.translated(error, self.path)
+            if not isinstance(failure, BusyError):
+                self._close_writer()
+            raise failure from error
+        except _BROKEN:
+            # Never go on with a connection after a full disk, an I/O error or damage (D8).
+            self._close_writer()
+            raise
+
+    # Writing
+
+    async def apply(self, ops: Sequence[Op], fence: Fence) -> Receipt:
+        """Have `ops` applied by the next commit; see `Keyspace.apply`."""
+        if self.read_only:
+            raise ReadOnlyError(f"{shown(self.path)} cannot be written here; reading still works")
+        future: Future[Receipt] = self.lane.loop.create_future()
+        call = _Call(ops, fence, future, self._clock.monotonic_s() + self._limits.wait_s)
+        self._waiting.append(call)
+        if not self._queued:
+            self._queue()
+        try:
+            return await future
+        except CancelledError as cancelled:
+            await self._cancelled(call, cancelled)
+            raise
+
+    def _queue(self) -> None:
+        self._queued = True
+        self.lane.submit(self._commit)
+        if self._timer is None:
+            self._timer = self.lane.loop.call_later(self._patience_s, self._look_for_stuck)
+
+    @property
+    def _patience_s(self) -> float:
+        return max(STUCK_S, self._limits.wait_s)
+
+    async def _cancelled(self, call: _Call, cancelled: BaseException) -> None:
+        """Withdraw a cancelled call, or wait for the commit that has it; say which in a note."""
+        try:
+            self._waiting.remove(call)
+        except ValueError:
+            if not call.settled:
+                # The cancellation took the old future with it; settling looks at this one from now on. A group that
+                # finds the file busy does not come again for it.
+                call.future, call.deadline = self.lane.loop.create_future(), 0.0
+                with anyio.CancelScope(shield=True):
+                    try:
+                        await call.future
+                    except ProntoError:
+                        pass
+                    except CancelledError:
+                        cancelled.add_note("ProntoDB: outcome unknown; the write may or may not have been committed")
+                        return
+            if call.error is None and call.receipt is not None:
+                cancelled.add_note(f"ProntoDB: the write was committed as revision {call.receipt.revision}")
+            elif isinstance(call.error, OutcomeUnknownError):
+                cancelled.add_note(f"ProntoDB: outcome unknown; {call.error}")
+            else:
+                cancelled.add_note(f"ProntoDB: nothing was written; {call.error}")
+        else:
+            cancelled.add_note("ProntoDB: nothing was written; the write was withdrawn")
+
+    def _commit(self) -> None:
+        """On the lane: commit what waits as one group."""
+        self._queued = False
+        calls: list[_Call] = []
+        ops = 0
+        while self._waiting and ops < MAX_GROUP_OPS:
+            try:
+                call = self._waiting.popleft()
+            except IndexError:  # withdrawn by the loop in this instant
+                break
+            calls.append(call)
+            ops += len(call.ops)
+        if not calls:
+            return
+        self._committing = calls
+        try:
+            now_ms = self._clock.wall_ms()
+            self._with_writer(lambda connection, target: writing.apply(connection, target, calls, now_ms))
+        except BusyError as error:
+            self.lane.tell(self._come_again, calls, error)
+        except ProntoError as error:
+            for call in calls:
+                call.receipt, call.error = None, type(error)(*error.args)
+            self.lane.tell(self._hand_out, calls)
+        except BaseException as error:
+            for call in calls:
+                call.receipt, call.error = None, OutcomeUnknownError(f"the commit failed: {type(error).__name__}")
+            self.lane.tell(self._hand_out, calls)
+            raise
+        else:
+            self.lane.tell(self._hand_out, calls)
+
+    def _come_again(self, calls: list[_Call], error: BusyError) -> None:
+        """On the loop: put a busy group back, those past their deadline excepted, and queue it after a short while."""
+        self._committing = []
+        now = self._clock.monotonic_s()
+        again: list[_Call] = []
+        for call in calls:
+            call.receipt = call.error = None
+            if call.future.done():
+                continue  # given up on
+            if now < call.deadline:
+                again.append(call)
+            else:
+                call.error = BusyError(*error.args)
+                call.settle()
+        self._waiting.extendleft(reversed(again))
+        if self._waiting and not self._queued:
+            self._queued = True
+            self.lane.loop.call_later(random.uniform(*RETRY_S), self._queue_again)  # noqa: S311 - spreads retries
+
+    def _queue_again(self) -> None:
+        self._queued = False
+        if self._waiting:
+            try:
+                self._queue()
+            except ClosedError as error:
+                self._fail_waiting(error)
+
+    def _hand_out(self, calls: list[_Call]) -> None:
+        """On the loop: acknowledge a committed group, or hand each its error."""
+        self._committing = []
+        for call in calls:
+            call.settle()
+        if self._waiting and not self._queued:
+            self._queue_again()
+        committed, self._committed = self._committed, None
+        if committed is not None:
+            committed.set()
+
+    def _look_for_stuck(self) -> None:
+        """On the loop, now and then while calls are under way: give up those that the lane does not finish."""
+        self._timer = None
+        now, patience_s = self._clock.monotonic_s(), self._patience_s - self._limits.wait_s
+        for call in list(self._waiting):
+            if now >= call.deadline + patience_s:
+                self._waiting.remove(call)
+                call.error = BusyError(f"{shown(self.path)}: the disk did not get to this write in time; try again")
+                call.settle()
+        for call in self._committing:
+            if now >= call.deadline + patience_s and not call.future.done():
+                # The commit goes on; only this waiter is told, and its batch stays as the commit will leave it.
+                call.future.set_exception(
+                    OutcomeUnknownError(f"the commit to {shown(self.path)} has not ended in time; read before writing")
+                )
+        if self._waiting or self._committing or self._queued:
+            self._timer = self.lane.loop.call_later(1.0, self._look_for_stuck)
+
+    def _fail_waiting(self, error: ProntoError) -> None:
+        while self._waiting:
+            call = self._waiting.popleft()
+            call.error = type(error)(*error.args)
+            call.settle()
+
+    def stop(self) -> None:
+        """On the loop: end the timer and fail what nobody will do any more."""
+        self.closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._fail_waiting(ClosedError(f"the manager of {self.address} was closed before this write began"))
+        committed, self._committed = self._committed, None
+        if committed is not None:
+            committed.set()  # whoever waits for a commit shall notice
+
+    # Waiting for commits
+
+    def check_still_there(self) -> None:
+        """Raise `AddressGoneError` when the path leads elsewhere: nobody commits to this file any more."""
+        if identity(self.path) != self.identity:
+            raise AddressGoneError(f"{shown(self.path)} was renamed, removed or replaced; open a new session")
+
+    def version(self) -> object:
+        """Return what changes whenever another connection commits; None when it cannot be told at once."""
+        try:
+            return id(self.reader), self.read_inline(_data_version)
+        except BusyError:
+            return None
+
+    async def local_commit(self, timeout_s: float) -> bool:
+        """Return True at the next commit through this store, False after `timeout_s`."""
+        if self._committed is None:
+            self._committed = anyio.Event()
+        committed = self._committed
+        with anyio.move_on_after(timeout_s):
+            await committed.wait()
+        return committed.is_set()
+
+
+def _data_version(connection: Connection) -> int:
+    found: int = sqlite.one(connection, "PRAGMA data_version")[0]
+    return found

@@ -1,0 +1,400 @@
+"""The write transaction: many callers' batches in one commit, each passing or failing on its own.
+
+One `BEGIN IMMEDIATE … COMMIT` judges every batch in order, against what it read inside the transaction and what the
+batches before it changed; then it writes the final state of each key once and adds the journal (`ops/format.md`).
+"""
+
+from __future__ import annotations
+
+import json
+from _blake2 import blake2b
+
+from prontodb.engine.sqlite.context import Target
+from prontodb.engine.sqlite.schema import CHAIN_BYTES
+from prontodb.engine.sqlite.transactions import LIFETIME, checksum, expired
+from prontodb.errors import (
+    FencedError,
+    OutcomeUnknownError,
+    ProntoError,
+    QuotaExceededError,
+    RevisionConflictError,
+    StorageFullError,
+    shown,
+)
+from prontodb.model.key import namespace_of
+from prontodb.model.operation import CHECK, FOREVER, INHERIT, Receipt
+from prontodb.storage import connection as sqlite
+from prontodb.storage.connection import one, rows
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from typing import Any
+
+    from prontodb.model.operation import Fence, Op
+    from prontodb.storage.connection import Connection
+
+    Row = tuple[str, str, int | None, int, int]
+    """What an upsert writes of an entry: key, value, expiry, revision, checksum."""
+
+MAX_RECORDS = 1_000
+"""Changes in one journal row; a larger commit writes several rows."""
+
+DIGEST_BYTES = 16
+PAGE_SIZE = 4_096
+WAL_BYTES = 64 * 1024 * 1024
+"""More than a WAL grows to between checkpoints."""
+
+
+def _upsert(count: int) -> str:
+    """Return the statement that upserts `count` entries: ?1 is the present time, then come the columns of each."""
+    firsts = range(2, 2 + 5 * count, 5)
+    entries = ", ".join(f"(?{n}, ?{n + 1}, ?1, ?1, ?{n + 2}, ?{n + 3}, ?{n + 4} + ?1)" for n in firsts)
+    return (
+        "INSERT INTO kvstore (namespace_key, value, created_at, updated_at, ttl_expires_at, rev, checksum) "
+        f"VALUES {entries} ON CONFLICT (namespace_key) DO UPDATE SET value = excluded.value, "
+        # An expired entry counts as absent, so what replaces it is created now.
+        "created_at = CASE WHEN ttl_expires_at <= ?1 THEN ?1 ELSE created_at END, "
+        "updated_at = ?1, ttl_expires_at = excluded.ttl_expires_at, rev = excluded.rev, "
+        "checksum = excluded.checksum - ?1 + CASE WHEN ttl_expires_at <= ?1 THEN ?1 ELSE created_at END"
+    )
+
+
+# Many entries in one statement: each statement gives the interpreter's lock away and must win it back, which beside a
+# busy event loop costs more than the entry itself.
+_UPSERTS = tuple((count, _upsert(count)) for count in (128, 16, 1))
+_DELETE = "DELETE FROM kvstore WHERE namespace_key IN (SELECT value FROM json_each(?))"
+_JOURNAL = "INSERT INTO journal (rev, first_rev, at, session, records, chain) VALUES (?, ?, ?, ?, ?, ?)"
+
+_to_json = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+
+
+class Batch:
+    """One caller's operations and, once judged, what came of them: `receipt` or `error`."""
+
+    __slots__ = ("error", "fence", "ops", "receipt")
+
+    def __init__(self, ops: Sequence[Op], fence: Fence) -> None:
+        self.ops, self.fence = ops, fence
+        self.receipt: Receipt | None = None
+        self.error: ProntoError | None = None
+
+
+class Group:
+    """One write transaction in the making: what was read, and what its batches have changed so far."""
+
+    def __init__(self, connection: Connection, target: Target, now_ms: int) -> None:
+        self.connection, self.target, self.limits, self.now_ms = connection, target, target.limits, now_ms
+        self.context = target.take_context(connection)
+        self.revision = self.context.revision
+        # The revision of each key that somebody asked about; 0 is absent or expired.
+        self.known: dict[str, int] = {}
+        # Near the quota: the keys that have a row, live or expired, and how many rows there are.
+        self.present: set[str] | None = None
+        self.entries = 0
+        # The final state of each changed key, written once: what to upsert, or None for a deletion.
+        self.final: dict[str, Row | None] = {}
+        # Keys deleted on the way, even if set again: what comes after a deletion is created anew.
+        self.gone: set[str] = set()
+        # How many bytes the file may still grow; None when that cannot matter.
+        self.room: int | None = None
+        # The fence that was checked last; most groups are of one session.
+        self.fence: Fence | None = None
+        # One item per journal row: session, first revision, records.
+        self.journal: list[tuple[str, int, list[tuple[object, ...]]]] = []
+
+    # Judging
+
+    def judge(self, batches: Sequence[Batch]) -> None:
+        """Decide every batch in order; only those that pass leave a trace."""
+        asked: set[str] = set()
+        count = characters = 0
+        for batch in batches:
+            count += len(batch.ops)
+            for op in batch.ops:
+                if op.value is not None:
+                    characters += len(op.value)
+                if op.expect is not None or op.value is None:
+                    asked.add(op.key)
+        if self._near_entries_quota(count):
+            self.present = set()
+            asked = {op.key for batch in batches for op in batch.ops}
+        if asked:
+            self._learn(asked)
+        self.room = self._room_bytes(characters)
+        plain = self.room is None and self.present is None
+        for batch in batches:
+            try:
+                if batch.fence is not self.fence:
+                    self.check_fence(batch.fence)
+                    self.fence = batch.fence
+                if plain and len(batch.ops) == 1 and batch.ops[0].expect is None and batch.ops[0].value is not None:
+                    self._judge_set(batch, batch.ops[0])
+                else:
+                    self._judge(batch)
+            except ProntoError as error:
+                batch.error = error
+
+    def _near_entries_quota(self, more: int) -> bool:
+        most, context = self.limits.max_entries, self.context
+        if most is None or context.highest_id + more <= most:
+            return False
+        # Ids only ever bound the number of rows from above; near the quota it is worth counting them.
+        context.highest_id = one(self.connection, "SELECT coalesce(max(id), 0) FROM kvstore")[0]
+        if context.highest_id + more <= most:
+            return False
+        self.entries = one(self.connection, "SELECT count(*) FROM kvstore")[0]
+        return self.entries + more > most
+
+    def _room_bytes(self, characters: int) -> int | None:
+        """Return how much the file may still grow; None when that cannot matter to these batches."""
+        most = self.limits.max_keystore_bytes
+        # The file lags behind what its WAL holds, and four bytes a character is the most UTF-8 takes: far from the
+        # quota nothing needs to be asked of SQLite.
+        if most is None or self.target.size_bytes + WAL_BYTES + 4 * characters <= most:
+            return None
+        pages: int = one(self.connection, "PRAGMA page_count")[0]
+        free: int = one(self.connection, "PRAGMA freelist_count")[0]
+        return most - (pages - free) * PAGE_SIZE
+
+    def _learn(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            self.known[key] = 0
+        found = rows(
+            self.connection,
+            "SELECT namespace_key, ttl_expires_at, rev FROM kvstore "
+            "WHERE namespace_key IN (SELECT value FROM json_each(?))",
+            (json.dumps(list(keys)),),
+        )
+        for key, expires_at, revision in found:
+            if expires_at is None or expires_at > self.now_ms:
+                self.known[key] = revision
+            if self.present is not None:
+                self.present.add(key)
+
+    def check_fence(self, fence: Fence) -> None:
+        """Raise when the session that writes was fenced off: its epoch is over, or it was put out by name."""
+        context = self.context
+        if fence.epoch is not None and fence.epoch != context.epoch:
+            raise FencedError(
+                f"session {shown(fence.session)} was ended by somebody else (epoch {fence.epoch}, now {context.epoch})"
+            )
+        if fence.session in context.revoked:
+            raise FencedError(f"session {shown(fence.session)} was put out by force; nothing was written")
+
+    def _judge_set(self, batch: Batch, op: Op) -> None:
+        """Stage an unconditional set of one key, which cannot fail: most of all batches."""
+        self.revision += 1
+        self.final[op.key] = row = self._row(op, self.revision)
+        if op.key in self.known:
+            self.known[op.key] = self.revision if self._lives(row) else 0
+        self._add_records(batch.fence.session, self.revision, (self._record(op, row),))
+        batch.receipt = Receipt(self.revision, 1)
+
+    def _judge(self, batch: Batch) -> None:
+        """Stage all of a batch, then merge it: a failing operation takes its whole batch with it."""
+        revision, known, room = self.revision, self.known, self.room
+        gone: set[str] = set()
+        staged: dict[str, Row | None] = {}
+        seen: dict[str, int] = {}
+        records: list[tuple[object, ...]] = []
+        for op in batch.ops:
+            key = op.key
+            if op.expect is not None or op.value is None:
+                current = seen[key] if key in seen else known[key]
+                if op.expect is not None and op.expect != current:
+                    raise RevisionConflictError(key, op.expect, current)
+                if op.ttl_ms == CHECK:
+                    continue
+                if op.value is None:
+                    if current:
+                        revision += 1
+                        staged[key] = None
+                        seen[key] = 0
+                        gone.add(key)
+                        records.append(("del", key))
+                    continue
+            if room is not None:
+                room -= len(op.value.encode()) + len(key)
+                if room < 0:
+                    raise QuotaExceededError("max_keystore_bytes", self.limits.max_keystore_bytes or 0)
+            revision += 1
+            staged[key] = row = self._row(op, revision)
+            seen[key] = revision if self._lives(row) else 0
+            records.append(self._record(op, row))
+        if self.present is not None:
+            self._count_entries(staged, self.present)
+        first = self.revision + 1
+        self.revision, self.room = revision, room
+        self.final.update(staged)
+        self.gone |= gone
+        known.update(seen)
+        if records:
+            self._add_records(batch.fence.session, first, records)
+        batch.receipt = Receipt(revision, len(records))
+
+    def _count_entries(self, staged: dict[str, Row | None], present: set[str]) -> None:
+        """Near the quota: keep count of the rows, and refuse a batch that would add too many."""
+        most = self.limits.max_entries
+        added = {key for key, row in staged.items() if row is not None}
+        after = (present | added) - (staged.keys() - added)
+        more = len(after) - len(present)
+        if most is not None and more > 0 and self.entries + more > most:
+            raise QuotaExceededError("max_entries", most)
+        self.entries += more
+        self.present = after
+
+    def _row(self, op: Op, revision: int) -> Row:
+        key, value, expires_at = op.key, op.value or "", op.expires_at_ms
+        if expires_at is None:
+            ttl_ms = op.ttl_ms
+            if ttl_ms == INHERIT:
+                lifetimes = self.context.lifetimes
+                ttl_ms = lifetimes.get(namespace_of(key), FOREVER) if lifetimes else FOREVER
+            if ttl_ms != FOREVER:
+                expires_at = self.now_ms + ttl_ms
+        return key, value, expires_at, revision, checksum(key, value.encode(), self.now_ms, expires_at, revision)
+
+    def _lives(self, row: Row) -> bool:
+        """False for an entry copied with a moment that has passed: it is absent already."""
+        return row[2] is None or row[2] > self.now_ms
+
+    def _record(self, op: Op, row: Row) -> tuple[object, ...]:
+        """Return the journal's record of a set."""
+        digest = blake2b(row[1].encode(), digest_size=DIGEST_BYTES).hexdigest()
+        return ("set", op.key, digest, row[2], row[1]) if self.context.history else ("set", op.key, digest, row[2])
+
+    # Staging what no batch asks for
+
+    def delete(self, keys: Iterable[str], reason: str, session: str) -> None:
+        """Stage the deletion of keys that are known to have a row."""
+        records = [(reason, key) for key in keys]
+        first = self.revision + 1
+        self.revision += len(records)
+        self.final.update((key, None) for _, key in records)
+        self.gone.update(key for _, key in records)
+        self._add_records(session, first, records)
+
+    def set_lifetime(self, namespace: str, ttl_ms: int | None, session: str) -> None:
+        """Write the default lifetime of a namespace and its record."""
+        if ttl_ms is None:
+            self._run("DELETE FROM namespace_ttl WHERE namespace = ?", (namespace,))
+            self.context.lifetimes.pop(namespace, None)
+        else:
+            self._run(
+                "INSERT INTO namespace_ttl (namespace, ttl_ms) VALUES (?1, ?2) "
+                "ON CONFLICT (namespace) DO UPDATE SET ttl_ms = ?2",
+                (namespace, ttl_ms),
+            )
+            self.context.lifetimes[namespace] = ttl_ms
+        self.revision += 1
+        self._add_records(session, self.revision, [(LIFETIME, namespace, ttl_ms)])
+
+    def _add_records(self, session: str, first: int, records: Sequence[tuple[object, ...]]) -> None:
+        """Add records to the last journal row when it is this session's and has room, else begin new rows."""
+        if self.journal and self.journal[-1][0] == session:
+            last = self.journal[-1][2]
+            room = MAX_RECORDS - len(last)
+            if room >= len(records):
+                last.extend(records)
+                return
+            last.extend(records[:room])
+            first, records = first + room, records[room:]
+        for begin in range(0, len(records), MAX_RECORDS):
+            self.journal.append((session, first + begin, list(records[begin : begin + MAX_RECORDS])))
+
+    # Writing
+
+    def _run(self, sql: str, parameters: Sequence[object]) -> None:
+        self.connection.execute(sql, parameters).close()
+
+    def write(self) -> None:
+        """Write what was staged, the final state of each key once, and the journal."""
+        context = self.context
+        if self.gone:
+            self._run(_DELETE, (json.dumps(list(self.gone)),))
+        upserts = [row for row in self.final.values() if row is not None]
+        begin = 0
+        for count, statement in _UPSERTS:
+            while len(upserts) - begin >= count:
+                parameters: list[object] = [self.now_ms]
+                for row in upserts[begin : begin + count]:
+                    parameters += row
+                self._run(statement, parameters)
+                begin += count
+        for session, first, records in self.journal:
+            text = _to_json(records)
+            last = first + len(records) - 1
+            context.chain = next_chain(context.chain, last, first, self.now_ms, session, text)
+            self._run(_JOURNAL, (last, first, self.now_ms, session, text, context.chain))
+        context.revision = self.revision
+        context.highest_id += len(upserts)
+
+
+def next_chain(chain: bytes, rev: int, first_rev: int, at: int, session: str, records: str) -> bytes:
+    """Return the hash that chains a journal row to the one before it; editing any row breaks all that follow."""
+    name = session.encode()
+    row = b"%d %d %d %d " % (rev, first_rev, at, len(name)) + name + records.encode()
+    return blake2b(chain + row, digest_size=CHAIN_BYTES).digest()
+
+
+def transact(connection: Connection, target: Target, now_ms: int, work: Callable[[Group], Any]) -> Any:
+    """Run `work` on a group inside one write transaction and commit what it staged; return its result.
+
+    Raises our own errors. `BusyError`: nothing was done, try again. `OutcomeUnknownError`: the commit itself failed.
+    """
+    committing = False
+    try:
+        connection.execute("BEGIN IMMEDIATE").close()
+        try:
+            group = Group(connection, target, now_ms)
+            result = work(group)
+            if group.journal:
+                group.write()
+                target.check_still_there()
+                committing = True
+                connection.execute("COMMIT").close()
+            target.keep_context(group.context)
+            return result
+        finally:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK").close()
+    except sqlite.ERRORS as error:
+        failure = sqlite.translated(error, target.path)
+        if committing and not isinstance(failure, StorageFullError):
+            raise OutcomeUnknownError(
+                f"the commit to {shown(target.path)} failed; it may or may not be kept: read before writing again"
+            ) from failure
+        raise failure from error
+
+
+def apply(connection: Connection, target: Target, batches: Sequence[Batch], now_ms: int) -> None:
+    """Judge and commit a group of batches; each has its receipt or its error afterwards."""
+    transact(connection, target, now_ms, lambda group: group.judge(batches))
+
+
+def set_lifetime(
+    connection: Connection, target: Target, namespace: str, ttl_ms: int | None, fence: Fence, now_ms: int
+) -> None:
+    """Set or drop a namespace's default lifetime."""
+
+    def work(group: Group) -> None:
+        group.check_fence(fence)
+        if ttl_ms is not None or namespace in group.context.lifetimes:
+            group.set_lifetime(namespace, ttl_ms, fence.session)
+
+    transact(connection, target, now_ms, work)
+
+
+def sweep(connection: Connection, target: Target, limit: int, fence: Fence, now_ms: int) -> int:
+    """Delete up to `limit` expired entries in one transaction; return how many."""
+
+    def work(group: Group) -> int:
+        group.check_fence(fence)
+        keys = expired(connection, limit, now_ms)
+        if keys:
+            group.delete(keys, "expire", fence.session)
+        return len(keys)
+
+    found: int = transact(connection, target, now_ms, work)
+    return found

@@ -1,0 +1,1 @@
+"""Indexes of a root: descriptions that can be lost and are rebuilt, never the truth."""

@@ -1,0 +1,84 @@
+"""The settings file, `registry/global_config.json`: read whole or refused, published by one rename."""
+
+from __future__ import annotations
+
+from prontodb.errors import CorruptError, InvalidSettingsError, NewerFormatError, shown
+from prontodb.model.layout import CONFIG_FILE, REGISTRY, REGISTRY_LOCK_FILE
+from prontodb.model.settings import Settings
+from prontodb.storage.files import make_root, open_root, read_json
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from prontodb.model.layout import Layout
+    from prontodb.storage.files import Folder
+
+FORMAT = 1
+
+
+def load(layout: Layout) -> tuple[Settings, list[str]]:
+    """Return the settings of a root and warnings about unknown fields; the defaults when there is no file.
+
+    A file that is there must be right: `CorruptError` when it is no settings file, `InvalidSettingsError`
+    when a setting in it has a wrong type or is out of range, `NewerFormatError` when a newer ProntoDB wrote
+    it.
+    """
+    try:
+        with open_root(layout.root, REGISTRY) as folder:
+            fields = _read(folder)
+    except FileNotFoundError:
+        return Settings(), []
+    if fields is None:
+        return Settings(), []
+    try:
+        return Settings.from_json(fields["settings"])
+    except InvalidSettingsError as error:
+        raise InvalidSettingsError(f"{shown(layout.path(REGISTRY, CONFIG_FILE))}: {error}") from error
+
+
+def save(layout: Layout, settings: Settings) -> None:
+    """Make the file hold `settings`: what differs from the defaults, beside every field that is not ours.
+
+    After a crash the file is the old one or the new one. A file that `load` would refuse is refused here too.
+    Raises `BusyError` when somebody else is saving for longer than `wait_s`.
+    """
+    import json
+
+    from prontodb.storage import lock
+
+    held = lock.acquire(
+        layout.root,
+        layout.registry_lock_parts(),
+        REGISTRY_LOCK_FILE,
+        purpose="save the settings",
+        wait_s=settings.wait_s,
+        one_shot=True,
+    )
+    with held, make_root(layout.root, REGISTRY) as folder:
+        present = _read(folder) or {"format": FORMAT, "settings": {}}
+        strange = {name: value for name, value in present["settings"].items() if name not in Settings.__slots__}
+        present["settings"] = strange | settings.changed()
+        folder.publish(CONFIG_FILE, (json.dumps(present, indent=2) + "\n").encode())
+
+
+def _read(folder: Folder) -> dict[str, Any] | None:
+    """Return the top-level fields, their shape checked; None when there is no file."""
+    fields = read_json(folder, CONFIG_FILE)
+    path = f"{folder.path}/{CONFIG_FILE}"
+    if fields is None and folder.stat(CONFIG_FILE) is None:
+        return None
+    if not isinstance(fields, dict):
+        raise _broken(path, "it holds no JSON object")
+    version = fields.get("format")
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise _broken(path, "field 'format' must be a whole number from 1 up")
+    if version > FORMAT:
+        raise NewerFormatError(shown(path), version, FORMAT)
+    if not isinstance(fields.setdefault("settings", {}), dict):
+        raise _broken(path, "field 'settings' must be a JSON object")
+    return fields
+
+
+def _broken(path: str, reason: str) -> CorruptError:
+    return CorruptError(f"{shown(path)} is not a settings file: {reason}; mend it, or move it away for the defaults")
