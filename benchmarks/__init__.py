@@ -1,0 +1,1 @@
+"""How fast ProntoDB is beside what people would pick instead, in one run; see `ops/benchmarks.md`."""

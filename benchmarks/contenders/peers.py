@@ -1,0 +1,76 @@
+"""Other stores people would pick; none is a dependency of ours, and those not installed are said to be missing."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.contenders import DURABLE, PROCESS_CRASH
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+LMDB_MAP_BYTES = 1024 * 1024 * 1024
+
+
+class Diskcache:
+    """diskcache.Cache with its default settings, called on the event loop's thread."""
+
+    name = "diskcache"
+    promise = PROCESS_CRASH + "; blocks the event loop"
+
+    def __init__(self) -> None:
+        self._cache: Any = None
+
+    @staticmethod
+    def why_missing() -> str | None:
+        return None if find_spec("diskcache") else "not installed (pip install diskcache)"
+
+    async def open(self, folder: Path) -> None:
+        self._cache = import_module("diskcache").Cache(str(folder))
+
+    async def fill(self, pairs: Sequence[tuple[str, str]]) -> None:
+        with self._cache.transact():
+            for key, value in pairs:
+                self._cache.set(key, value)
+
+    async def close(self) -> None:
+        self._cache.close()
+
+    def get(self, key: str) -> str | None:
+        """Return a value."""
+        value: str | None = self._cache.get(key)
+        return value
+
+
+class Lmdb:
+    """lmdb with synced commits and a read transaction per get, called on the event loop's thread."""
+
+    name = "lmdb"
+    promise = DURABLE + "; blocks the event loop"
+
+    def __init__(self) -> None:
+        self._environment: Any = None
+
+    @staticmethod
+    def why_missing() -> str | None:
+        return None if find_spec("lmdb") else "not installed (pip install lmdb)"
+
+    async def open(self, folder: Path) -> None:
+        self._environment = import_module("lmdb").open(str(folder), map_size=LMDB_MAP_BYTES)
+
+    async def fill(self, pairs: Sequence[tuple[str, str]]) -> None:
+        with self._environment.begin(write=True) as transaction:
+            for key, value in pairs:
+                transaction.put(key.encode(), value.encode())
+
+    async def close(self) -> None:
+        self._environment.close()
+
+    def get(self, key: str) -> str | None:
+        """Return a value."""
+        with self._environment.begin() as transaction:
+            value: bytes | None = transaction.get(key.encode())
+        return None if value is None else value.decode()

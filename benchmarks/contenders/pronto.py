@@ -1,0 +1,65 @@
+"""ProntoDB as its users have it: a manager, a shared session, default settings."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+import prontodb
+from benchmarks.contenders import DURABLE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+
+class Pronto:
+    """One address."""
+
+    name = "prontodb"
+    promise = DURABLE
+
+    def __init__(self) -> None:
+        self._stack = AsyncExitStack()
+        self.keystore: prontodb.Keystore
+
+    @staticmethod
+    def why_missing() -> str | None:
+        return None
+
+    async def open(self, folder: Path) -> None:
+        manager = await self._stack.enter_async_context(prontodb.open(folder / "root", settings=prontodb.Settings()))
+        self.keystore = await self._stack.enter_async_context(manager.session("agent1", "prod"))
+
+    async def fill(self, pairs: Sequence[tuple[str, str]]) -> None:
+        await self.keystore.set_many(dict(pairs))
+
+    async def close(self) -> None:
+        await self._stack.aclose()
+
+
+class ProntoMany:
+    """Many addresses of one root, each with its own session."""
+
+    name = "prontodb"
+    promise = DURABLE
+
+    def __init__(self) -> None:
+        self._stack = AsyncExitStack()
+        self.keystores: list[prontodb.Keystore] = []
+
+    async def open(self, folder: Path, addresses: int) -> None:
+        """Open a session at each of so many new addresses."""
+        settings = prontodb.Settings(max_open_keystores=max(256, addresses))
+        manager = await self._stack.enter_async_context(prontodb.open(folder / "root", settings=settings))
+        for number in range(addresses):
+            session = manager.session(f"agent{number}", "prod")
+            self.keystores.append(await self._stack.enter_async_context(session))
+
+    async def fill(self, number: int, pairs: Sequence[tuple[str, str]]) -> None:
+        """Store pairs at one of the addresses."""
+        await self.keystores[number].set_many(dict(pairs))
+
+    async def close(self) -> None:
+        """End the sessions and the manager."""
+        await self._stack.aclose()

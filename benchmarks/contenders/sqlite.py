@@ -1,0 +1,190 @@
+"""SQLite without us: raw and batched, which is the limit, and through aiosqlite in the two ways people write it.
+
+All use the SQLite library, the pragmas and the columns that ProntoDB uses, less its journal and checksum.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, cast
+
+import aiosqlite
+from sqlcipher3 import dbapi2 as sqlite
+
+from benchmarks.contenders import DURABLE
+from prontodb.storage.connection import AUTOCHECKPOINT_PAGES, WRITER_CACHE_KIB
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+PRAGMAS = (
+    "PRAGMA page_size=4096",
+    "PRAGMA auto_vacuum=INCREMENTAL",
+    "PRAGMA journal_mode=WAL",
+    "PRAGMA synchronous=FULL",
+    f"PRAGMA cache_size=-{WRITER_CACHE_KIB}",
+    f"PRAGMA wal_autocheckpoint={AUTOCHECKPOINT_PAGES}",
+    "PRAGMA secure_delete=FAST",
+    "PRAGMA temp_store=MEMORY",
+    "PRAGMA mmap_size=0",
+)
+SCHEMA = (
+    "CREATE TABLE IF NOT EXISTS kvstore (id INTEGER PRIMARY KEY, namespace_key TEXT NOT NULL UNIQUE, "
+    "value TEXT NOT NULL, created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL, ttl_expires_at INTEGER)",
+    "CREATE INDEX IF NOT EXISTS kvstore_expiry ON kvstore (ttl_expires_at) WHERE ttl_expires_at IS NOT NULL",
+)
+UPSERT = (
+    "INSERT INTO kvstore (namespace_key, value, created_at, updated_at) VALUES (?1, ?2, ?3, ?3) "
+    "ON CONFLICT (namespace_key) DO UPDATE SET value = excluded.value, updated_at = excluded.updated_at"
+)
+SELECT = "SELECT value FROM kvstore WHERE namespace_key = ? AND (ttl_expires_at IS NULL OR ttl_expires_at > ?)"
+
+
+def now_ms() -> int:
+    """Return the present time as every contender stores it."""
+    return time.time_ns() // 1_000_000
+
+
+def connect(path: Path, *, isolation_level: str | None = None, timeout: float = 5.0) -> Any:
+    """Return a connection to a keystore-like file, made when it does not exist."""
+    connection = sqlite.connect(str(path), isolation_level=isolation_level, timeout=timeout, check_same_thread=False)
+    for statement in (*PRAGMAS, *SCHEMA):
+        connection.execute(statement).close()
+    return connection
+
+
+def upsert_batch(connection: Any, pairs: Sequence[tuple[str, str]]) -> None:
+    """Store pairs in one transaction."""
+    at = now_ms()
+    connection.execute("BEGIN IMMEDIATE")
+    connection.executemany(UPSERT, [(key, value, at) for key, value in pairs])
+    connection.execute("COMMIT")
+
+
+class Raw:
+    """The binding alone, without an event loop: the physical limit of SQLite from Python."""
+
+    name = "raw SQLite"
+    promise = DURABLE + "; blocks the event loop"
+
+    def __init__(self) -> None:
+        self._connection: Any = None
+
+    @staticmethod
+    def why_missing() -> str | None:
+        return None
+
+    async def open(self, folder: Path) -> None:
+        self._connection = connect(folder / "raw.db")
+
+    async def fill(self, pairs: Sequence[tuple[str, str]]) -> None:
+        upsert_batch(self._connection, pairs)
+
+    async def close(self) -> None:
+        self._connection.close()
+
+    def set(self, key: str, value: str) -> None:
+        """Store one pair in a transaction of its own."""
+        self._connection.execute(UPSERT, (key, value, now_ms())).close()
+
+    def set_batch(self, pairs: Sequence[tuple[str, str]]) -> None:
+        """Store pairs in one transaction."""
+        upsert_batch(self._connection, pairs)
+
+    def get(self, key: str) -> str | None:
+        """Return a value."""
+        cursor = self._connection.execute(SELECT, (key, now_ms()))
+        row = cursor.fetchone()
+        cursor.close()
+        return None if row is None else row[0]
+
+
+class _Aiosqlite:
+    """One aiosqlite connection, shared by all tasks."""
+
+    isolation_level: str | None = None
+
+    def __init__(self) -> None:
+        self.db: aiosqlite.Connection
+
+    @staticmethod
+    def why_missing() -> str | None:
+        return None
+
+    async def open(self, folder: Path) -> None:
+        def connector() -> Any:
+            return connect(folder / "aiosqlite.db", isolation_level=self.isolation_level)
+
+        self.db = await aiosqlite.Connection(connector, iter_chunk_size=64)
+
+    async def fill(self, pairs: Sequence[tuple[str, str]]) -> None:
+        at = now_ms()
+        await self.db.execute("BEGIN IMMEDIATE")
+        await self.db.executemany(UPSERT, [(key, value, at) for key, value in pairs])
+        await self.db.execute("COMMIT")
+
+    async def close(self) -> None:
+        await self.db.close()
+
+
+class AiosqliteCommitEach(_Aiosqlite):
+    """Every set commits by itself, in one trip to the thread: the correct form, as fast as it can be written."""
+
+    name = "aiosqlite, one commit per operation"
+    promise = DURABLE
+
+    async def set(self, key: str, value: str) -> None:
+        """Store one pair in a transaction of its own."""
+        await self.db.execute_fetchall(UPSERT, (key, value, now_ms()))
+
+
+class AiosqliteNaive(_Aiosqlite):
+    """Tasks share the connection's implicit transaction: what most programs do.
+
+    Fast, since one commit carries everybody's work, and not isolated: a rollback discards what others wrote.
+    """
+
+    name = "aiosqlite, shared naively"
+    promise = DURABLE + "; NOT isolated between tasks"
+    isolation_level = ""
+
+    async def set(self, key: str, value: str) -> None:
+        """Execute, then commit whatever has come together."""
+        await self.db.execute(UPSERT, (key, value, now_ms()))
+        await self.db.commit()
+
+    async def get(self, key: str) -> str | None:
+        """Return a value in three trips."""
+        cursor = await self.db.execute(SELECT, (key, now_ms()))
+        row = await cursor.fetchone()
+        await cursor.close()
+        return None if row is None else cast("str", row[0])
+
+
+class AiosqliteMany:
+    """A connection, and so a thread, for each of many files; every set commits by itself."""
+
+    name = AiosqliteCommitEach.name
+    promise = DURABLE
+
+    def __init__(self) -> None:
+        self.stores: list[AiosqliteCommitEach] = []
+
+    async def open(self, folder: Path, addresses: int) -> None:
+        """Open so many new files."""
+        for number in range(addresses):
+            place = folder / f"agent{number}"
+            place.mkdir()
+            store = AiosqliteCommitEach()
+            await store.open(place)
+            self.stores.append(store)
+
+    async def fill(self, number: int, pairs: Sequence[tuple[str, str]]) -> None:
+        """Store pairs in one of the files."""
+        await self.stores[number].fill(pairs)
+
+    async def close(self) -> None:
+        """Close all of them."""
+        for store in self.stores:
+            await store.close()

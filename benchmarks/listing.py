@@ -1,0 +1,18 @@
+"""Which scenarios there are, in the order they run."""
+
+from __future__ import annotations
+
+from benchmarks.scenarios import durable_sets, footprint, gets, many_addresses, one_shot, processes
+from benchmarks.scenarios.scenario import Scenario
+
+SCENARIOS: dict[str, Scenario] = {
+    scenario.name: scenario
+    for scenario in (
+        durable_sets.SCENARIO,
+        many_addresses.SCENARIO,
+        gets.SCENARIO,
+        one_shot.SCENARIO,
+        footprint.SCENARIO,
+        processes.SCENARIO,
+    )
+}

@@ -1,0 +1,89 @@
+"""How fast is a get that no cache of ours answers?"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from benchmarks.contenders import opened
+from benchmarks.contenders.peers import Diskcache, Lmdb
+from benchmarks.contenders.pronto import Pronto
+from benchmarks.contenders.sqlite import AiosqliteNaive, Raw
+from benchmarks.measure import Goal, Race, Target
+from benchmarks.scenarios.scenario import Scenario
+from benchmarks.workload import Workload, drive
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+    from pathlib import Path
+
+    from benchmarks.contenders import Contender
+    from benchmarks.measure import Plan, Round
+
+KINDS = (Pronto, Raw, AiosqliteNaive, Diskcache, Lmdb)
+PAUSE_EVERY = 16
+
+
+class _Measured:
+    """A contender with the workload that all of this scenario share."""
+
+    def __init__(self, store: Contender, workload: Workload) -> None:
+        self.store, self.workload, self.promise = store, workload, store.promise
+
+
+@asynccontextmanager
+async def arena(folder: Path, plan: Plan) -> AsyncIterator[Mapping[str, _Measured]]:
+    """Open and fill the contenders."""
+    workload = Workload(plan.keys)
+    async with opened(KINDS, folder, workload) as stores:
+        yield {name: _Measured(store, workload) for name, store in stores.items()}
+
+
+def _async(tasks: int) -> Round:
+    async def run(measured: _Measured, ops: int) -> int:
+        store, key = measured.store, measured.workload.key
+        assert isinstance(store, Pronto | AiosqliteNaive)
+        get_one = store.keystore.get if isinstance(store, Pronto) else store.get
+        return await drive(tasks, ops, lambda _: get_one(key()), pause_every=PAUSE_EVERY)
+
+    return run
+
+
+async def _blocking(measured: _Measured, ops: int) -> int:
+    """Call a store that knows no event loop, one get after the other."""
+    store, key = measured.store, measured.workload.key
+    assert isinstance(store, Raw | Diskcache | Lmdb)
+    get_one = store.get
+    for _ in range(ops):
+        get_one(key())
+    return ops
+
+
+def _race(tasks: int) -> Race:
+    ours = Pronto.name
+    return Race(
+        name=f"get, {tasks} task{'s' * (tasks > 1)}, not cached",
+        ops=5_000,
+        runners={
+            ours: _async(tasks),
+            Raw.name: _blocking,
+            AiosqliteNaive.name: _async(tasks),
+            Diskcache.name: _blocking,
+            Lmdb.name: _blocking,
+        },
+        goals=(
+            Goal(subject=ours, other=Raw.name, by="time", target=Target(relation="<=", limit=2.5)),
+            Goal(subject=ours, other=AiosqliteNaive.name, target=Target(relation=">=", limit=15)),
+            Goal(subject=ours, other=Diskcache.name, target=Target(relation=">=", limit=1)),
+            Goal(subject=ours, other=Lmdb.name),
+        ),
+    )
+
+
+SCENARIO = Scenario(
+    name="gets",
+    question="How fast is a get in a shared session, which no cache of ours answers?",
+    contenders=KINDS,
+    arena=arena,
+    races=lambda _plan: (_race(1), _race(100)),
+)

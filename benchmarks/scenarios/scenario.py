@@ -1,0 +1,46 @@
+"""What a scenario is: a question, and races or a probe that answer it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from benchmarks.contenders import missing
+from benchmarks.measure import Findings, Series, run_race
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+    from pathlib import Path
+    from typing import Any
+
+    from benchmarks.measure import Arena, Plan, Race
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """Either `races` over the stores that `arena` opens, or a `probe` that measures in its own way."""
+
+    name: str
+    question: str
+    contenders: Sequence[type[Any]] = ()
+    arena: Arena | None = None
+    races: Callable[[Plan], Sequence[Race]] | None = None
+    probe: Callable[[Path, Plan], Awaitable[Findings]] | None = None
+
+    async def run(self, folder: Path, plan: Plan) -> Findings:
+        """Measure in an empty folder and return what was found."""
+        if self.probe is not None:
+            return await self.probe(folder, plan)
+        assert self.arena is not None
+        assert self.races is not None
+        findings = Findings(missing=missing(self.contenders))
+        async with self.arena(folder, plan) as stores:
+            for race in self.races(plan):
+                us, controls = await run_race(race, stores, plan, folder)
+                findings.sync_ms += controls
+                findings.rows += [goal.row(race.name, us) for goal in race.goals if goal.other in us]
+                findings.series += [
+                    Series(race=race.name, contender=name, promise=stores[name].promise, us=tuple(taken))
+                    for name, taken in us.items()
+                ]
+        return findings
