@@ -49,6 +49,20 @@ def shown(text: object) -> str:
 class ProntoError(Exception):
     """Base of everything that ProntoDB raises on purpose."""
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # Messages are built from data, so the constructor cannot be called with the message, as copies and pickles would.
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+    def copy(self) -> ProntoError:
+        """Return the same error again, for another caller: one exception raised twice mixes its tracebacks."""
+        return _rebuild(type(self), self.args, dict(self.__dict__))
+
+
+def _rebuild(kind: type[ProntoError], arguments: tuple[object, ...], facts: dict[str, object]) -> ProntoError:
+    error = kind.__new__(kind, *arguments)
+    error.__dict__.update(facts)
+    return error
+
 
 class InvalidInputError(ProntoError, ValueError):
     """What was given cannot be used; nothing was done. Correct the call."""

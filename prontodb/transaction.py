@@ -19,8 +19,8 @@ class Transaction:
     """What happens between `async with ks.transaction() as tx` and the end of its block.
 
     Its reads see its own writes. Leaving the block applies everything in one step; leaving it by an exception or a
-    cancellation applies nothing. The end raises `RevisionConflictError` when a key that was read has changed since, also
-    when nothing is written: what was read was true at one instant. One transaction serves one block.
+    cancellation applies nothing. The end raises `RevisionConflictError` when a key that was read has changed since,
+    also when nothing is written: what was read was true at one instant. One transaction serves one block.
     """
 
     def __init__(self, keystore: Keystore) -> None:

@@ -42,7 +42,7 @@ def keystore_faults(root: str, address: Address) -> list[str]:
         connection.close()
 
 
-def connection_faults(connection: "Connection") -> list[str]:
+def connection_faults(connection: Connection) -> list[str]:
     """What is wrong with an open keystore: pages, checksums, revisions, the journal and its chain."""
     faults = [line for (line,) in rows(connection, "PRAGMA integrity_check") if line != "ok"]
     transactions.check_all(connection, faults)
@@ -55,7 +55,7 @@ def connection_faults(connection: "Connection") -> list[str]:
     return faults + journal_faults(connection, revision)
 
 
-def journal_faults(connection: "Connection", revision: int) -> list[str]:
+def journal_faults(connection: Connection, revision: int) -> list[str]:
     """What is wrong with the journal: gaps between its revisions, and rows that the chain does not lead to."""
     import json
 
@@ -91,9 +91,8 @@ def root_faults(root: str) -> list[str]:
         if stat.S_IMODE(found.st_mode) != wanted:
             faults.append(f"{path} has mode {stat.S_IMODE(found.st_mode):o}")
         # A reader that closes last cannot tidy up: it leaves SQLite's shared memory and its log.
-        if path.endswith(("-shm", "-wal")):
-            path = path[:-4]
-        if not _belongs(path.split(os.sep), stat.S_ISDIR(found.st_mode)):
+        owner = path[:-4] if path.endswith(("-shm", "-wal")) else path
+        if not _belongs(owner.split(os.sep), stat.S_ISDIR(found.st_mode)):
             faults.append(f"{path} was left over")
     for address in folders.listed(Layout(root)):
         faults += [f"{address}: {fault}" for fault in keystore_faults(root, address)]
@@ -119,6 +118,6 @@ def _belongs(parts: list[str], is_folder: bool) -> bool:
     return False
 
 
-def contents(connection: "Connection") -> dict[str, Any]:
+def contents(connection: Connection) -> dict[str, Any]:
     """Every row's key with its value, read without any help of ours."""
     return dict(rows(connection, "SELECT namespace_key, value FROM kvstore"))

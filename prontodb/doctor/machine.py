@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import platform
-from importlib import metadata
+from importlib import import_module, metadata
 from typing import TYPE_CHECKING
 
-from prontodb import __version__
 from prontodb.doctor.findings import error, warning
 from prontodb.model.limits import MIB
 from prontodb.storage import survey
@@ -31,7 +30,8 @@ _PACKAGES = ("aiosqlite", "anyio", "filelock", "sqlcipher3", "structlog")
 def facts(root: str, *, exists: bool) -> dict[str, object]:
     """Return what this machine has: versions, and where the root lies."""
     found: dict[str, object] = {
-        "prontodb": __version__,
+        # By name: as an import, the public face would tie this floor to all those above it.
+        "prontodb": import_module("prontodb").__version__,
         "python": platform.python_version(),
         "sqlite": LIBRARY_VERSION,
         **{name: _version(name) for name in _PACKAGES},

@@ -174,6 +174,8 @@ def _is_stranger(found: Found) -> bool:
                 return not (found.is_file and (name in _IN_ADDRESS or _STAGED.fullmatch(name)))
             case ("addresses", *_):
                 return True
+            case ("registry", "locks") | ("registry", "locks", _):
+                return not found.is_folder
     except InvalidAddressError:
         return True
     return False

@@ -203,7 +203,7 @@ class AddressRegistry:
         try:
             return self._connect(folder)
         except UnavailableError:
-            # SQLite needs its -shm even to read. Where nobody can write, and no commit waits in a -wal, it can do without.
+            # SQLite needs its -shm even to read; where nobody can write and no commit waits in a -wal, it need not.
             wal = folder.stat(f"{ADDRESS_REGISTRY_FILE}-wal")
             if os.access(folder.path, os.W_OK) or (wal is not None and wal.st_size > 0):
                 raise

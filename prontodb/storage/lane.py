@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import aiosqlite
 import anyio
 
-from prontodb.errors import ClosedError, UnsupportedBackendError
+from prontodb.errors import ClosedError, UnavailableError, UnsupportedBackendError
 from prontodb.log import event
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ logging.getLogger("aiosqlite").setLevel(logging.INFO)
 ITER_CHUNK_SIZE = 64
 MAX_TURN = 256
 """Functions a lane runs before it reports back to the event loop, so that a shutdown is never far away."""
+SETTLED = object()
+"""Returned by a function that has told its waiters itself: nothing goes to its future."""
 CLOSE_S = 30.0
 """How long closing waits for a thread that the operating system holds up, such as in an fsync."""
 
@@ -73,7 +75,7 @@ class Lane:
     def __init__(self) -> None:
         self.loop = running_loop()
         self._connection: aiosqlite.Connection | None = None
-        self._waiting: deque[tuple[Callable[[], Any], Future[Any] | None]] = deque()
+        self._waiting: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._turn: asyncio.Task[None] | None = None
         self._spawned: set[asyncio.Task[None]] = set()
         self._open = True
@@ -83,14 +85,25 @@ class Lane:
         """How many functions wait or run."""
         return len(self._waiting) + (self._turn is not None)
 
-    def submit(self, call: Callable[[], Any], future: Future[Any] | None = None) -> None:
+    def submit(self, call: Callable[[], Any], future: Future[Any]) -> None:
         """Queue `call` for the thread; its result or exception goes to `future`. From the loop only."""
         if not self._open:
             raise ClosedError("the manager is closed")
         self._waiting.append((call, future))
         if self._turn is None:
             # The turn starts at the next tick, so whatever else this tick brings goes along.
-            self._turn = self.loop.create_task(self._drain())
+            self._begin_turn()
+
+    def _begin_turn(self) -> None:
+        self._turn = self.loop.create_task(self._drain())
+        self._turn.add_done_callback(self._turn_ended)
+
+    def _turn_ended(self, turn: asyncio.Task[None]) -> None:
+        """Begin another turn when asyncio cancelled this one, as it does when the loop ends: what waits must be done."""
+        if self._turn is turn:  # cancelled before its first step
+            self._turn = None
+        if self._turn is None and self._waiting:
+            self._begin_turn()
 
     def run(self, call: Callable[[], T]) -> Future[T]:
         """Queue `call` and return the future of its result."""
@@ -110,11 +123,12 @@ class Lane:
                 future.exception()  # taken, so that asyncio does not report it as lost
             raise
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run a coroutine on the loop that nobody's cancellation reaches."""
+    def spawn(self, work: Coroutine[Any, Any, None]) -> Future[None]:
+        """Run a coroutine on the loop that nobody's cancellation reaches, but asyncio's when the loop ends."""
         task = self.loop.create_task(work)
         self._spawned.add(task)
         task.add_done_callback(self._spawned.discard)
+        return task
 
     def tell(self, call: Callable[..., object], *arguments: object) -> None:
         """From the lane's thread: have the loop call `call`; nothing when the loop is closed and nobody waits."""
@@ -126,15 +140,22 @@ class Lane:
     async def _drain(self) -> None:
         try:
             if self._connection is None:
-                connector = cast("Callable[[], Any]", _Runner)
+                connection = aiosqlite.Connection(cast("Callable[[], Any]", _Runner), iter_chunk_size=ITER_CHUNK_SIZE)
+                # A loop that was closed before its manager must not keep the interpreter from ending: to a commit
+                # that is under way then, this is a kill like any other.
+                connection._thread.daemon = True
                 # Shielded: a cancelled start would leave aiosqlite's thread behind (omnilib/aiosqlite#259).
                 with anyio.CancelScope(shield=True):
-                    self._connection = await aiosqlite.Connection(connector, iter_chunk_size=ITER_CHUNK_SIZE)
+                    self._connection = await connection
             assert self._connection is not None
             # To the type checker a callable is no SQL; to _Runner it is all there is.
             turn = cast("str", self._run_turn)
             while self._waiting:
                 await self._connection.execute_fetchall(turn)
+        except RuntimeError as error:
+            # Python's word for a thread that the system would not start.
+            while self._waiting:
+                _fail(self._waiting.popleft()[1], UnavailableError(f"cannot start a worker thread: {error}"))
         finally:
             self._turn = None
 
@@ -148,27 +169,51 @@ class Lane:
             try:
                 result = call()
             except BaseException as error:  # noqa: BLE001 - handed to its waiter, never lost
-                if future is not None:
-                    self.tell(_fail, future, error)
-                else:
-                    event("lane.failed", error=type(error).__name__)
+                self.tell(_fail, future, error)
             else:
-                if future is not None:
+                if result is not SETTLED:
                     self.tell(_finish, future, result)
 
-    async def close(self) -> None:
-        """Run what is queued, then end the thread; returns when it has ended. Shield this."""
+    async def close(self) -> BaseException | None:
+        """Run what is queued, then end the thread; returns when it has ended, with a cancellation that came meanwhile.
+
+        Shield this: it heeds no cancellation.
+        """
         self._open = False
-        with anyio.move_on_after(CLOSE_S) as scope:
-            while self._turn is not None:
-                await asyncio.wait([self._turn])
-            connection, self._connection = self._connection, None
-            if connection is not None:
-                await connection.close()
+        cancelled: BaseException | None = None
+        deadline = self.loop.time() + CLOSE_S
+        while self._turn is not None and self.loop.time() < deadline:
+            cancelled = await outlast(self._turn, deadline - self.loop.time()) or cancelled
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            ended = connection.stop()
+            assert ended is not None
+            cancelled = await outlast(ended, deadline - self.loop.time()) or cancelled
+            if ended.done():
                 # aiosqlite reports its end from inside the thread; when we return no thread may be left.
                 connection._thread.join()
-        if scope.cancelled_caught:
-            event("lane.stuck", waited_s=CLOSE_S)
+            else:
+                event("lane.stuck", waited_s=CLOSE_S)
+        return cancelled
+
+
+async def outlast(future: Future[Any], timeout_s: float | None = None) -> BaseException | None:
+    """Wait for the end of a future, whatever it brings; return a native cancellation that came meanwhile.
+
+    anyio's shields do not hold back `Task.cancel()`, with which asyncio ends its tasks when the loop ends.
+    """
+    cancelled: BaseException | None = None
+    deadline = None if timeout_s is None else future.get_loop().time() + timeout_s
+    with anyio.CancelScope(shield=True):
+        while not future.done():
+            left_s = None if deadline is None else deadline - future.get_loop().time()
+            if left_s is not None and left_s <= 0:
+                break
+            try:
+                await asyncio.wait([future], timeout=left_s)
+            except asyncio.CancelledError as error:
+                cancelled = error
+    return cancelled
 
 
 def _finish(future: Future[Any], result: object) -> None:

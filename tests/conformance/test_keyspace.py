@@ -44,7 +44,14 @@ async def test_what_was_applied_is_read_with_its_moments_and_revision(keyspace: 
     assert a is not None
     assert b is not None
     now = clock.wall_ms()
-    assert (a.key, a.value, a.created_at_ms, a.updated_at_ms, a.expires_at_ms, a.revision) == ("a", "1", now, now, None, 1)
+    assert (a.key, a.value, a.created_at_ms, a.updated_at_ms, a.expires_at_ms, a.revision) == (
+        "a",
+        "1",
+        now,
+        now,
+        None,
+        1,
+    )
     assert (b.expires_at_ms, b.revision) == (now + 500, 2)
 
 
@@ -56,7 +63,14 @@ async def test_reads_keep_the_order_asked_for_and_repeat_what_is_asked_twice(key
 
 
 async def test_values_and_keys_are_exact(keyspace: Keyspace) -> None:
-    exact = {"k'": "", 'k"': "\x00\n\r\x1a", "%": "ä\U0010ffff", "k" * 1024: "x" * 70_000, "\U0001f600": "e\u0301", " ": " "}
+    exact = {
+        "k'": "",
+        'k"': "\x00\n\r\x1a",
+        "%": "ä\U0010ffff",
+        "k" * 1024: "x" * 70_000,
+        "\U0001f600": "e\u0301",
+        " ": " ",
+    }
     await keyspace.apply([Op(key, value) for key, value in exact.items()], ME)
     assert await values(keyspace) == exact
     assert [entry and entry.value for entry in await keyspace.read(list(exact))] == list(exact.values())
@@ -110,7 +124,9 @@ async def test_an_expectation_that_fails_takes_the_whole_batch(keyspace: Keyspac
 
 
 async def test_operations_of_a_batch_are_applied_in_order_and_see_each_other(keyspace: Keyspace) -> None:
-    receipt = await keyspace.apply([Op("a", "1"), Op("a", None, expect=1), Op("a", "3", expect=ABSENT), Op("b", None)], ME)
+    receipt = await keyspace.apply(
+        [Op("a", "1"), Op("a", None, expect=1), Op("a", "3", expect=ABSENT), Op("b", None)], ME
+    )
     assert (receipt.revision, receipt.changed) == (3, 3)
     assert await values(keyspace) == {"a": "3"}
 
@@ -133,7 +149,9 @@ async def test_namespaces_lend_their_lifetimes_to_what_is_set_without_one(keyspa
 
 
 async def test_a_sweep_deletes_what_has_expired_in_steps_and_nothing_else(keyspace: Keyspace, clock: WallClock) -> None:
-    await keyspace.apply([Op(f"k{i}", "1", ttl_ms=10) for i in range(5)] + [Op("late", "1", ttl_ms=99), Op("ever", "1")], ME)
+    await keyspace.apply(
+        [Op(f"k{i}", "1", ttl_ms=10) for i in range(5)] + [Op("late", "1", ttl_ms=99), Op("ever", "1")], ME
+    )
     clock.advance(0.05)
     await keyspace.apply([Op("k0", "renewed", FOREVER)], ME)
     before = (await keyspace.position()).revision
@@ -149,7 +167,12 @@ async def test_changes_are_the_latest_states_in_order_deletions_included(keyspac
     await keyspace.apply([Op("a", "2"), Op("b", None), Op("d", "1", ttl_ms=10)], ME)
     clock.advance(0.01)
     page = await keyspace.changes(start, 100)
-    assert [shortly(change) for change in page.changes] == [("c", "1", 3), ("a", "2", 5), ("b", None, 6), ("d", None, 7)]
+    assert [shortly(change) for change in page.changes] == [
+        ("c", "1", 3),
+        ("a", "2", 5),
+        ("b", None, 6),
+        ("d", None, 7),
+    ]
     assert page.position == await keyspace.position()
     assert await keyspace.sweep(10, ME) == 1
     later = await keyspace.changes(page.position, 100)
@@ -158,7 +181,7 @@ async def test_changes_are_the_latest_states_in_order_deletions_included(keyspac
 
 
 def shortly(change: Change) -> tuple[str, str | None, int]:
-    return change.key, change.entry and change.entry.value, change.revision
+    return change.key, None if change.entry is None else change.entry.value, change.revision
 
 
 async def test_changes_come_in_pages_that_join(keyspace: Keyspace) -> None:
@@ -248,7 +271,10 @@ async def test_random_batches_agree_with_a_dictionary(subject: Subject, keyspace
     chance, other = random.Random(11), await subject.another().keyspace(HOME)
     model: dict[str, tuple[str, int | None]] = {}
     for _ in range(40):
-        ops = [Op(chance.choice("abcdef"), chance.choice(("1", "2", None)), chance.choice((0, 0, 50, 100))) for _ in range(3)]
+        ops = [
+            Op(chance.choice("abcdef"), chance.choice(("1", "2", None)), chance.choice((0, 0, 50, 100)))
+            for _ in range(3)
+        ]
         await chance.choice((keyspace, other)).apply(ops, ME)
         for op in ops:
             if op.value is None:

@@ -2,8 +2,8 @@
 
 `record` runs a program under strace and returns what it did below one folder, its acknowledgements among it. A `Disk`
 follows these events and lays out images of itself. Strictly by POSIX a write is safe once its file was synced, and a
-name once the folder that holds it was synced (not when the file was); what is not yet safe is lost, kept, or torn,
-as the mode says. Renames are atomic, of folders too. Memory-mapped writes are not seen: SQLite's -shm is rebuilt anyway.
+name once the folder that holds it was synced (not when the file was); what is not yet safe is lost, kept, or torn, as
+the mode says. Renames are atomic, of folders too. Memory-mapped writes are not seen: SQLite rebuilds its -shm anyway.
 """
 
 import codecs

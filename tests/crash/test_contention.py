@@ -63,6 +63,28 @@ with OneShot(sys.argv[1], Address(user, cursor)) as ks:
 """
 
 
+MANAGED = """
+import sys
+import anyio
+import prontodb
+async def main():
+    async with prontodb.open(sys.argv[1]) as manager, manager.session("agent", "home") as ks:
+        async def write(name):
+            number = int(await ks.get(name) or 0)
+            while True:
+                number += 1
+                async with ks.transaction() as tx:
+                    tx.set(name, str(number))
+                    tx.set(name + "-twin", str(number))
+                sys.stdout.write(f"{name} {number}\\n")
+                sys.stdout.flush()
+        async with anyio.create_task_group() as tasks:
+            for i in range(5):
+                tasks.start_soon(write, f"w{i}")
+anyio.run(main)
+"""
+
+
 def start(program: str, *arguments: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-c", program, *arguments],
@@ -120,9 +142,32 @@ def test_a_hundred_processes_starting_at_once_on_a_new_root_make_one_layout(tmp_
     assert Counter((address.user, address.cursor) for address in addresses) == Counter({n[:2] for n in wanted})
     for address in addresses:
         with OneShot(str(root), address) as keystore:
-            assert set(run(keystore.list_keys())) == {key for user, cursor, key in wanted if (user, cursor) == (address.user, address.cursor)}
+            assert set(run(keystore.list_keys())) == {
+                key for user, cursor, key in wanted if (user, cursor) == (address.user, address.cursor)
+            }
     rows = AddressRegistry(Layout(str(root)), wait_s=5, one_shot=True).rows()
     assert {row.address for row in rows} == set(addresses)
     assert {row.state for row in rows} == {"active"}
     assert sorted(os.listdir(root / "registry")) == ["address_registry.db", "locks"]
+    assert root_faults(str(root)) == []
+
+
+def test_a_manager_killed_at_any_instant_has_lost_nothing_it_acknowledged(root: Path) -> None:
+    print(f"seed {SEED}")
+    chance = random.Random(SEED)
+    for _ in range(4):
+        process = start(MANAGED, str(root))
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(chance.randint(1, 40))]
+        select.select([process.stdout], [], [], chance.random() * 0.003)
+        process.kill()
+        # The last line may have been cut off by the kill.
+        lines += process.communicate()[0].splitlines(keepends=True)
+        acknowledged = dict(line.decode().split() for line in lines if line.endswith(b"\n"))
+        assert acknowledged
+        with OneShot(str(root), worker.HOME) as keystore:
+            found = {name: run(keystore.get(name)) for name in acknowledged}
+            twins = {name: run(keystore.get(f"{name}-twin")) for name in acknowledged}
+        assert found == twins
+        assert [name for name in acknowledged if int(found[name]) < int(acknowledged[name])] == []
     assert root_faults(str(root)) == []

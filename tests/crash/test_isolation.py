@@ -52,7 +52,6 @@ with OneShot(sys.argv[1], MINE) as ks:
 """
 
 
-
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_an_operation_at_one_address_touches_no_other(root: Path, tmp_path: Path, operation: str) -> None:
     for address in (MINE, *OTHERS):
@@ -63,7 +62,9 @@ def test_an_operation_at_one_address_touches_no_other(root: Path, tmp_path: Path
     program = PROGRAM.format(operation=OPERATIONS[operation])
     command = [sys.executable, "-c", program, str(root)]
     # Every call that takes a path or opens one, whatever it is for.
-    done = tracing.traced(root, "--seccomp-bpf", "-y", "-o", str(log), "-e", "trace=%file,ftruncate,pwrite64", command=command)
+    done = tracing.traced(
+        root, "--seccomp-bpf", "-y", "-o", str(log), "-e", "trace=%file,ftruncate,pwrite64", command=command
+    )
     assert done.returncode == 0, done.stderr
     lines = [line for line in log.read_text(errors="replace").splitlines() if str(root) in line]
     assert lines

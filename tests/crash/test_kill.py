@@ -1,4 +1,4 @@
-"""kill -9 at every n-th write-type system call: nothing acknowledged is lost, nothing is half, the next command heals."""
+"""kill -9 at every n-th writing system call: nothing acknowledged is lost, nothing is half, the next command heals."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,8 +15,8 @@ pytestmark = [
 ]
 
 SEED = 20_240_607
-MOST = {"openat": 24, "pwrite64": 40, "fsync": 24, "mkdirat": 24, "ftruncate": 24}
-"""How many instants of a call are tried; of the other calls, every one."""
+MOST = {"pwrite64": 28}
+"""How many instants are tried, spread by chance, where there are more; of other calls fourteen."""
 
 
 @pytest.fixture(scope="module")
@@ -26,19 +26,25 @@ def all_calls(tmp_path_factory: pytest.TempPathFactory) -> list[Call]:
     return tracing.count(folder / "root", folder / "log")
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["pwrite64", "write", "fsync", "fdatasync", "ftruncate", "renameat", "rename", "unlink", "unlinkat"]
-    + ["openat", "mkdirat", "mkdir", "rmdir", "fchmod", "chmod", "fchmodat"],
-)
+NAMES = [
+    *("pwrite64", "write", "fsync", "fdatasync", "ftruncate", "renameat", "rename", "unlink", "unlinkat", "rmdir"),
+    *("openat", "mkdirat", "mkdir", "fchmod", "chmod", "fchmodat"),
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_kill_at_any_call_loses_nothing_and_the_next_command_heals(
     name: str, all_calls: list[Call], tmp_path: Path
 ) -> None:
     print(f"seed {SEED}")
-    instants = sampled(all_calls, name, MOST.get(name, 1_000), SEED)
+    instants = sampled(all_calls, name, MOST.get(name, 14), SEED)
     with ThreadPoolExecutor(max_workers=2) as pool:  # one waits for its victim while the other judges
         found = list(pool.map(lambda call: faults_of_a_kill(tmp_path, call), instants))
-    faults = [f"{call.name} {call.number} ({call.text[:100]}): {fault}" for call, of in zip(instants, found, strict=True) for fault in of]
+    faults = [
+        f"{call.name} {call.number} ({call.text[:100]}): {fault}"
+        for call, of in zip(instants, found, strict=True)
+        for fault in of
+    ]
     assert not faults, "\n".join(faults[:12])
 
 

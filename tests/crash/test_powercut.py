@@ -42,7 +42,11 @@ def images(tmp_path: Path, base: Path, events: list[Event]) -> Iterator[tuple[st
         for mode in MODES if weighty else MODES[2 + number % 2 :][:1] if number % STEP == 0 else ():
             place = tmp_path / "image"
             disk.lay(place, mode, chance)
-            yield f"before event {number} ({event.kind} {event.path[len(str(base)) :]}), {mode}", acknowledged, place / "root"
+            yield (
+                f"before event {number} ({event.kind} {event.path[len(str(base)) :]}), {mode}",
+                acknowledged,
+                place / "root",
+            )
             shutil.rmtree(place)
         disk.follow(event)
         if event.kind == "ack" and event.data.strip().isdigit():
@@ -106,13 +110,27 @@ def test_the_replayer_loses_what_was_not_synced_and_keeps_what_was(tmp_path: Pat
     """The judge itself is judged: a program that forgets a sync must be found out."""
     base = tmp_path / "disk"
     base.mkdir()
-    program = (
-        "import os, sys; e = os.open(sys.argv[1], os.O_RDONLY); os.mkdir('a', dir_fd=e); d = os.open('a', os.O_RDONLY, dir_fd=e); "
-        "f = os.open('x', os.O_CREAT | os.O_RDWR, dir_fd=d); os.write(f, b'one'); os.fsync(f); os.write(1, b'1'); "
-        "os.fsync(d); os.rename('x', 'y', src_dir_fd=d, dst_dir_fd=d); os.write(1, b'2'); os.fsync(e); os.write(1, b'3'); "
-        "os.fsync(d); os.rename('a', 'b', src_dir_fd=e, dst_dir_fd=e); g = os.dup(f); os.lseek(g, 1, 0); "
-        "os.write(f, b'!'); os.write(1, b'4')"
-    )
+    program = """
+import os, sys
+e = os.open(sys.argv[1], os.O_RDONLY)
+os.mkdir("a", dir_fd=e)
+d = os.open("a", os.O_RDONLY, dir_fd=e)
+f = os.open("x", os.O_CREAT | os.O_RDWR, dir_fd=d)
+os.write(f, b"one")
+os.fsync(f)
+os.write(1, b"1")
+os.fsync(d)
+os.rename("x", "y", src_dir_fd=d, dst_dir_fd=d)
+os.write(1, b"2")
+os.fsync(e)
+os.write(1, b"3")
+os.fsync(d)
+os.rename("a", "b", src_dir_fd=e, dst_dir_fd=e)
+g = os.dup(f)
+os.lseek(g, 1, 0)
+os.write(f, b"!")
+os.write(1, b"4")
+"""
     events = powercut.record([sys.executable, "-c", program, str(base)], base, tmp_path / "log")
     disk, found = Disk(base), {}
     for event in events:

@@ -14,7 +14,8 @@ from prontodb.errors import AddressBusyError, AddressNotFoundError, CorruptError
 from prontodb.model.address import Address
 from prontodb.registry.addresses import ACTIVE, DELETING, RENAMING, Row
 from prontodb.storage import connection as sqlite
-from tests.roots import NOBODY, Parts, as_root, fill, give, python, reachable_root, value
+from tests.parts import Parts, fill, value
+from tests.roots import NOBODY, as_root, give, python, reachable_root
 
 ONE, OTHER = Address("agent1", "prod"), Address("agent2", "test")
 
@@ -250,10 +251,10 @@ def test_registering_notes_an_unknown_address_and_never_fails(root: Path) -> Non
 
 
 LIST_AS_NOBODY = """
-parts = tests.roots.Parts(sys.argv[1])
+parts = tests.parts.Parts(sys.argv[1])
 become()
 print(json.dumps([parts.listed(), parts.book.notes]))
-print(tests.roots.value(sys.argv[1], "agent2/test", "k"))
+print(tests.parts.value(sys.argv[1], "agent2/test", "k"))
 """
 
 

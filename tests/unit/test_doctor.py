@@ -20,7 +20,8 @@ from prontodb.model.layout import Layout
 from prontodb.model.limits import Limits
 from prontodb.storage import connection as sqlite
 from tests.checking import root_faults
-from tests.roots import NOBODY, Parts, as_root, fill, give, killed_at, python, reachable_root, value
+from tests.parts import Parts, fill, value
+from tests.roots import NOBODY, as_root, give, killed_at, python, reachable_root
 
 ONE = Address("agent1", "prod")
 
@@ -302,6 +303,7 @@ def test_a_root_that_cannot_be_written_is_examined_and_says_what_it_could_not_re
         "addresses/agent1/con/",
         "addresses/agent1/prod/notes.txt",
         "addresses/agent1/prod/folder/",
+        "registry/locks/notes.txt",
     ],
 )
 def test_a_stranger_is_named_and_left_alone(filled: Path, place: str) -> None:
@@ -405,13 +407,13 @@ def test_a_damaged_registry_is_rebuilt_and_the_damaged_one_kept_aside(filled: Pa
 @pytest.mark.parametrize("step", ["delete.marked", "rename.marked", "rename.moved", "create.published"])
 def test_a_registry_that_a_crash_left_behind_is_mended(filled: Path, step: str) -> None:
     lifecycle = Parts(filled).lifecycle
-    change = {
+    changes: dict[str, Callable[[], object]] = {
         "delete": lambda: lifecycle.delete(ONE),
         "rename": lambda: lifecycle.rename(ONE, Address("agent3")),
         "create": lambda: lifecycle.create(Address("agent4")),
-    }[step.partition(".")[0]]
+    }
     with killed_at(step):
-        change()
+        changes[step.partition(".")[0]]()
     assert "disagrees" in only(found(filled)).what
     report = visit(filled, repair=True)
     assert report.findings == ()

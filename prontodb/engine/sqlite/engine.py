@@ -9,10 +9,10 @@ import anyio
 
 from prontodb.engine.sqlite import folders, opening, transactions, writing
 from prontodb.engine.sqlite.open_keystore import OpenKeystore
-from prontodb.errors import AddressGoneError, AddressNotFoundError, BusyError, ClosedError, UnavailableError
+from prontodb.errors import AddressNotFoundError, BusyError, ClosedError, UnavailableError
 from prontodb.log import event
 from prontodb.storage import connection as sqlite
-from prontodb.storage.lane import Future, Lane
+from prontodb.storage.lane import CancelledError, Future, Lane, outlast
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -32,6 +32,8 @@ SIDE_LANES = 4
 INLINE_ROWS = 64
 """A scan of at most this many entries is read on the loop's thread."""
 DESCRIPTORS_EACH = 6
+PLACE_POLL_S = 0.005
+"""How often an opening looks whether one of the keystores that are all in use has become free."""
 POLL_S = (0.02, 0.25)
 """`wait` looks for other processes' commits this often: quickly at first, then less and less."""
 
@@ -49,6 +51,7 @@ class SqliteEngine:
         self._tick = 0
         self._stores: dict[Address, OpenKeystore] = {}
         self._opening: dict[Address, Future[OpenKeystore]] = {}
+        self._admitted = 0  # of the pool's places, those taken by keystores that are just being opened
         self._closing: set[Future[None]] = set()
         self._pid = os.getpid()
         self._open = True
@@ -73,6 +76,7 @@ class SqliteEngine:
 
     async def drop(self, address: Address) -> bool:
         """See `Engine.drop`."""
+        self.check_usable()
         await self.release(address)
         return await self.beside(lambda: self._lifecycle.delete(address))
 
@@ -83,6 +87,10 @@ class SqliteEngine:
 
     async def keyspace(self, address: Address) -> SqliteKeyspace:
         """See `Engine.keyspace`."""
+        store = self._stores.get(address)
+        if store is not None and not store.still_there:
+            # Another process deleted or replaced it: what is open here serves its old handles no longer.
+            await self.release(address)
         store = await self.store(address)
         return SqliteKeyspace(self, store)
 
@@ -92,13 +100,19 @@ class SqliteEngine:
         lane = min(self._side_lanes, key=lambda lane: lane.load)
         return await lane.run_to_end(work)
 
-    async def scan_beside(self, address: Address, work: Callable[[Connection], T]) -> T:
-        """Run a long read on a side thread, over a read-only connection of its own."""
+    async def scan_beside(self, store: OpenKeystore, work: Callable[[Connection], T]) -> T:
+        """Run a long read of a store's file on a side thread, over a read-only connection of its own."""
+        address = store.address
 
         def read() -> T:
             busy_ms = round(self._settings.wait_s * 1_000)
-            connection, _ = opening.open_reader(self._layout, address, busy_timeout_ms=busy_ms)
             try:
+                connection, found = opening.open_reader(self._layout, address, busy_timeout_ms=busy_ms)
+            except AddressNotFoundError:
+                raise store.gone() from None
+            try:
+                if found != store.identity:
+                    raise store.gone()
                 return work(connection)
             except sqlite.ERRORS as error:
                 raise sqlite.translated(error, self._layout.keystore_path(address)) from error
@@ -119,7 +133,7 @@ class SqliteEngine:
             if store.closed:
                 continue
             if identity is not None and store.identity != identity:
-                raise AddressGoneError(f"address {address} was deleted or replaced; open a new session")
+                raise store.gone()
             self.touch(store)
             return store
 
@@ -136,7 +150,8 @@ class SqliteEngine:
         result: Future[OpenKeystore] = lane.loop.create_future()
         self._opening[address] = result
         # The opener may be cancelled while others wait for the same store: the work goes on without it.
-        lane.spawn(self._open_on(lane, address, result))
+        work = lane.spawn(self._open_on(lane, address, result))
+        work.add_done_callback(lambda _: self._opening_ended(address, result))
         return await _shielded(result)
 
     async def _open_on(self, lane: Lane, address: Address, result: Future[OpenKeystore]) -> None:
@@ -144,18 +159,19 @@ class SqliteEngine:
         try:
             await self._make_room()
             try:
-                await lane.run(store.open_on_lane)
-            except UnavailableError as error:
-                # Out of descriptors looks like this: close what was used longest ago, once.
-                if type(error) is not UnavailableError or not await self._evict(max(1, len(self._stores) // 2)):
-                    raise
-                await lane.run(store.open_on_lane)
+                await self._open_in_its_place(lane, store)
+            finally:
+                self._admitted -= 1
             self._stores[address] = store
             event("keystore.opened", address=address, open_keystores=len(self._stores))
         except BaseException as error:
             del self._opening[address]
             if type(error) is UnavailableError:
                 error = UnavailableError(f"{error} ({len(self._stores)} keystores are open)")
+            if isinstance(error, CancelledError):
+                # The event loop ends. The lane may be at it all the same: what it opens is closed right after.
+                self._closing_on(lane, store)
+                error = ClosedError("the event loop ended before the keystore was open")
             if not result.done():
                 result.set_exception(error)
                 result.exception()  # waiters raise it; without any it is no loss to report
@@ -166,10 +182,35 @@ class SqliteEngine:
             if not result.done():
                 result.set_result(store)
 
+    def _opening_ended(self, address: Address, result: Future[OpenKeystore]) -> None:
+        """Answer those who wait for an opening that asyncio cancelled before its first step, when the loop ended."""
+        if not result.done():
+            del self._opening[address]
+            result.set_exception(ClosedError("the event loop ended before the keystore was open"))
+            result.exception()
+
+    async def _open_in_its_place(self, lane: Lane, store: OpenKeystore) -> None:
+        try:
+            await lane.run(store.open_on_lane)
+        except UnavailableError as error:
+            # Out of descriptors looks like this: close what was used longest ago, once.
+            if type(error) is not UnavailableError or not await self._evict(max(1, len(self._stores) // 2)):
+                raise
+            await lane.run(store.open_on_lane)
+
     async def _make_room(self) -> None:
-        over = len(self._stores) + 1 - self._max_open
-        if over > 0:
-            await self._evict(over)
+        """Take a place in the pool, closing others for it; `BusyError` when all stay in use up to the deadline."""
+        deadline = self._clock.monotonic_s() + self._settings.wait_s
+        while (over := len(self._stores) + self._admitted + 1 - self._max_open) > 0:
+            self.check_usable()
+            if not await self._evict(over):
+                if self._clock.monotonic_s() >= deadline:
+                    raise BusyError(
+                        f"all {self._max_open} keystores that may be open at once are in use; "
+                        "raise max_open_keystores, or use fewer addresses at the same time"
+                    )
+                await anyio.sleep(PLACE_POLL_S)
+        self._admitted += 1
 
     async def _evict(self, count: int) -> int:
         """Close up to `count` idle keystores, least recently used first; return how many."""
@@ -181,7 +222,10 @@ class SqliteEngine:
     def _close_store(self, store: OpenKeystore) -> Future[None]:
         del self._stores[store.address]
         store.stop()
-        done = store.lane.run(store.close_on_lane)
+        return self._closing_on(store.lane, store)
+
+    def _closing_on(self, lane: Lane, store: OpenKeystore) -> Future[None]:
+        done = lane.run(store.close_on_lane)
         self._closing.add(done)
         done.add_done_callback(self._closing.discard)
         return done
@@ -197,15 +241,20 @@ class SqliteEngine:
         if not self._open or os.getpid() != self._pid:
             return
         self._open = False
+        cancelled: BaseException | None = None
         with anyio.CancelScope(shield=True):
             while self._opening:
-                await _quietly(next(iter(self._opening.values())))
+                cancelled = await outlast(next(iter(self._opening.values()))) or cancelled
             for store in list(self._stores.values()):
                 self._close_store(store)
             for done in list(self._closing):
-                await _quietly(done)
+                cancelled = await outlast(done) or cancelled
+                if (error := done.exception()) is not None:
+                    event("close.failed", error=type(error).__name__)
             for lane in (*self._lanes, *self._side_lanes):
-                await lane.close()
+                cancelled = await lane.close() or cancelled
+        if cancelled is not None:
+            raise cancelled
 
 
 async def _shielded(future: Future[T]) -> T:
@@ -214,13 +263,6 @@ async def _shielded(future: Future[T]) -> T:
     future.add_done_callback(lambda _: done.set())
     await done.wait()
     return future.result()
-
-
-async def _quietly(future: Future[T]) -> None:
-    try:
-        await _shielded(future)
-    except Exception as error:  # noqa: BLE001 - closing goes on to the end whatever one part reports
-        event("close.failed", error=type(error).__name__)
 
 
 class SqliteKeyspace:
@@ -236,6 +278,8 @@ class SqliteKeyspace:
     async def _store(self) -> OpenKeystore:
         """Return the open store: the one at hand, or after it was closed for others, opened again."""
         engine, store = self._engine, self._current
+        if engine._pid != os.getpid():
+            engine.check_usable()
         if store.closed or not engine._open:
             self._current = store = await engine.store(self._address, self._identity)
         return store
@@ -292,9 +336,7 @@ class SqliteKeyspace:
         store = await self._store()
         store.pins += 1
         try:
-            return await self._engine.scan_beside(self._address, work)
-        except AddressNotFoundError:
-            raise AddressGoneError(f"address {self._address} was deleted; open a new session") from None
+            return await self._engine.scan_beside(store, work)
         finally:
             store.pins -= 1
 
@@ -320,7 +362,8 @@ class SqliteKeyspace:
             seen: object = None
             while True:
                 self._engine.check_usable()
-                store.check_still_there()
+                if not store.still_there:
+                    raise store.gone()
                 version = store.version()
                 if version is None or version != seen:
                     seen = version
@@ -338,7 +381,7 @@ class SqliteKeyspace:
     async def sweep(self, limit: int, fence: Fence) -> int:
         """See `Keyspace.sweep`."""
         store = await self._store()
-        return await store.on_writer(
+        return await store.change(
             lambda connection, target: writing.sweep(connection, target, limit, fence, self._clock.wall_ms())
         )
 
@@ -349,7 +392,7 @@ class SqliteKeyspace:
     async def set_lifetime(self, namespace: str, ttl_ms: int | None, fence: Fence) -> None:
         """See `Keyspace.set_lifetime`."""
         store = await self._store()
-        await store.on_writer(
+        await store.change(
             lambda connection, target: writing.set_lifetime(
                 connection, target, namespace, ttl_ms, fence, self._clock.wall_ms()
             )

@@ -227,6 +227,11 @@ def remains(layout: Layout) -> list[tuple[Address, str]]:
     return found
 
 
+def is_trashed(layout: Layout, address: Address) -> bool:
+    """True when a deletion of this address took its folder and did not get to remove it."""
+    return any(owner == address and name.startswith(TRASH_PREFIX) for owner, name in remains(layout))
+
+
 def listed(layout: Layout) -> list[Address]:
     """Return every address that has a folder, in order. Names that cannot be an address are left out."""
     return sorted(address for user, _, names in _users(layout, []) for address in _addresses(user, names))

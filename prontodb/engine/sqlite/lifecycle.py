@@ -234,7 +234,11 @@ class Lifecycle:
     def heal(self, address: Address, wait_s: float | None = None) -> list[str]:
         """Finish what crashed creations, deletions or restores of this address left; return what was done."""
         with self.hold_all(f"heal {address}", address, wait_s=wait_s):
+            trashed = folders.is_trashed(self.layout, address)
             done = folders.remove_remains(self.layout, address)
+            if trashed and self._registrar is not None and not folders.exists(self.layout, address):
+                # A power cut may take back what the registry knew of the deletion; the trash is its record too.
+                self._registrar.deleted(address)
             folders.remove_empty_user(self.layout, address.user)
             return done
 

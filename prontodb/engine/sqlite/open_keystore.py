@@ -17,6 +17,7 @@ import anyio
 from prontodb.engine.sqlite import opening, writing
 from prontodb.errors import (
     AddressGoneError,
+    AddressNotFoundError,
     BusyError,
     ClosedError,
     CorruptError,
@@ -27,9 +28,10 @@ from prontodb.errors import (
     UnavailableError,
     shown,
 )
+from prontodb.log import event
 from prontodb.storage import connection as sqlite
 from prontodb.storage.files import identity
-from prontodb.storage.lane import CancelledError, Future, Lane, TimerHandle
+from prontodb.storage.lane import SETTLED, CancelledError, Future, Lane, TimerHandle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -45,6 +47,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _BROKEN = (StorageFullError, CorruptError, UnavailableError, OutcomeUnknownError)
+
+_COMMITTED = "ProntoDB: the write was committed"
+_NOTHING = "ProntoDB: nothing was written"
+_UNKNOWN = "ProntoDB: outcome unknown"
+"""How the note on a cancellation begins."""
 
 MAX_GROUP_OPS = 1_024
 BUSY_TIMEOUT_MS = 4
@@ -117,21 +124,34 @@ class OpenKeystore:
                 raise
             self.read_only = True
         try:
-            self.reader, found = opening.open_reader(self.layout, self.address, any_thread=True)
-            self._check_identity(found)
+            self._open_reader()
         except BaseException:
             self.close_on_lane()
             raise
 
+    def _open_reader(self) -> None:
+        self.reader, found = opening.open_reader(self.layout, self.address, any_thread=True)
+        try:
+            self._check_identity(found)
+        except BaseException:
+            reader, self.reader = self.reader, None
+            reader.close()
+            raise
+
     def _open_writer(self) -> None:
-        self._writer, self._target = opening.open_writer(
-            self.layout,
-            self.address,
-            self._limits,
-            durability=self._durability,
-            busy_timeout_ms=BUSY_TIMEOUT_MS,
-            any_thread=True,
-        )
+        try:
+            self._writer, self._target = opening.open_writer(
+                self.layout,
+                self.address,
+                self._limits,
+                durability=self._durability,
+                busy_timeout_ms=BUSY_TIMEOUT_MS,
+                any_thread=True,
+            )
+        except AddressNotFoundError:
+            if self.identity is None:
+                raise
+            raise self.gone() from None
         try:
             self._check_identity(self._target.identity)
         except BaseException:
@@ -143,7 +163,11 @@ class OpenKeystore:
         if self.identity is None:
             self.identity = found
         elif self.identity != found:
-            raise AddressGoneError(f"address {self.address} was deleted or replaced; open a new session")
+            raise self.gone()
+
+    def gone(self) -> AddressGoneError:
+        """What to raise when the path leads elsewhere."""
+        return AddressGoneError(f"address {self.address} was renamed, removed or replaced; open a new session")
 
     def _close_writer(self) -> None:
         writer, self._writer, self._target = self._writer, None, None
@@ -214,14 +238,44 @@ class OpenKeystore:
         finally:
             self.pins -= 1
 
+    async def change(self, work: Callable[[Connection, Target], T]) -> T:
+        """`on_writer` for what changes something: when cancelled, a note says what became of it."""
+        begun = abandoned = False
+        outcome = _UNKNOWN
+
+        def tracked(connection: Connection, target: Target) -> T:
+            nonlocal begun, outcome
+            begun = True
+            if abandoned:
+                raise ClosedError("nobody waits for this any more")
+            outcome = _UNKNOWN
+            try:
+                result = work(connection, target)
+            except OutcomeUnknownError:
+                raise
+            except ProntoError as error:
+                outcome = f"{_NOTHING}; {error}"
+                raise
+            outcome = _COMMITTED
+            return result
+
+        try:
+            return await self.on_writer(tracked)
+        except CancelledError as cancelled:
+            abandoned = True
+            cancelled.add_note(outcome if begun else f"{_NOTHING}; the write was withdrawn")
+            raise
+
     def _with_writer(self, work: Callable[[Connection, Target], T]) -> T:
         """On the lane: run `work`, opening the connection if it is not; drop it after an error it may not survive."""
         if self._writer is None:
             if self.read_only:
                 raise ReadOnlyError(f"{shown(self.path)} cannot be written here; reading still works")
+            if self.closed:  # what is opened now, nobody would close
+                raise ClosedError(f"the keystore of {self.address} was closed before this began")
             self._open_writer()
         if self.reader is None and not self.closed:
-            self.reader, _ = opening.open_reader(self.layout, self.address, any_thread=True)
+            self._open_reader()
         assert self._writer is not None
         assert self._target is not None
         try:
@@ -254,10 +308,19 @@ class OpenKeystore:
             raise
 
     def _queue(self) -> None:
+        not_begun: Future[object] = self.lane.loop.create_future()
+        not_begun.add_done_callback(self._lane_failed)
+        self.lane.submit(self._commit, not_begun)
         self._queued = True
-        self.lane.submit(self._commit)
         if self._timer is None:
             self._timer = self.lane.loop.call_later(self._patience_s, self._look_for_stuck)
+
+    def _lane_failed(self, not_begun: Future[object]) -> None:
+        """On the loop: the lane could not even start its thread, so nothing of what waits was begun."""
+        self._queued = False
+        error = not_begun.exception()
+        if isinstance(error, ProntoError):
+            self._fail_waiting(error)
 
     @property
     def _patience_s(self) -> float:
@@ -278,18 +341,17 @@ class OpenKeystore:
                     except ProntoError:
                         pass
                     except CancelledError:
-                        cancelled.add_note("ProntoDB: outcome unknown; the write may or may not have been committed")
-                        return
-            if call.error is None and call.receipt is not None:
-                cancelled.add_note(f"ProntoDB: the write was committed as revision {call.receipt.revision}")
-            elif isinstance(call.error, OutcomeUnknownError):
-                cancelled.add_note(f"ProntoDB: outcome unknown; {call.error}")
+                        pass
+            if not call.settled or isinstance(call.error, OutcomeUnknownError):
+                cancelled.add_note(f"{_UNKNOWN}; the write may or may not have been committed")
+            elif call.error is None and call.receipt is not None:
+                cancelled.add_note(f"{_COMMITTED} as revision {call.receipt.revision}")
             else:
-                cancelled.add_note(f"ProntoDB: nothing was written; {call.error}")
+                cancelled.add_note(f"{_NOTHING}; {call.error or 'the write was withdrawn'}")
         else:
-            cancelled.add_note("ProntoDB: nothing was written; the write was withdrawn")
+            cancelled.add_note(f"{_NOTHING}; the write was withdrawn")
 
-    def _commit(self) -> None:
+    def _commit(self) -> object:
         """On the lane: commit what waits as one group."""
         self._queued = False
         calls: list[_Call] = []
@@ -302,7 +364,7 @@ class OpenKeystore:
             calls.append(call)
             ops += len(call.ops)
         if not calls:
-            return
+            return SETTLED
         self._committing = calls
         try:
             now_ms = self._clock.wall_ms()
@@ -311,15 +373,16 @@ class OpenKeystore:
             self.lane.tell(self._come_again, calls, error)
         except ProntoError as error:
             for call in calls:
-                call.receipt, call.error = None, type(error)(*error.args)
+                call.receipt, call.error = None, error.copy()
             self.lane.tell(self._hand_out, calls)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - a bug of ours must not leave anybody waiting
             for call in calls:
                 call.receipt, call.error = None, OutcomeUnknownError(f"the commit failed: {type(error).__name__}")
+            event("commit.failed", address=self.address, error=type(error).__name__)
             self.lane.tell(self._hand_out, calls)
-            raise
         else:
             self.lane.tell(self._hand_out, calls)
+        return SETTLED
 
     def _come_again(self, calls: list[_Call], error: BusyError) -> None:
         """On the loop: put a busy group back, those past their deadline excepted, and queue it after a short while."""
@@ -329,11 +392,12 @@ class OpenKeystore:
         for call in calls:
             call.receipt = call.error = None
             if call.future.done():
-                continue  # given up on
-            if now < call.deadline:
+                call.settled = True  # given up on in this very tick
+                continue
+            if now < call.deadline and not self.closed:
                 again.append(call)
             else:
-                call.error = BusyError(*error.args)
+                call.error = error.copy()
                 call.settle()
         self._waiting.extendleft(reversed(again))
         if self._waiting and not self._queued:
@@ -365,7 +429,10 @@ class OpenKeystore:
         now, patience_s = self._clock.monotonic_s(), self._patience_s - self._limits.wait_s
         for call in list(self._waiting):
             if now >= call.deadline + patience_s:
-                self._waiting.remove(call)
+                try:
+                    self._waiting.remove(call)
+                except ValueError:  # the lane took it in this instant
+                    continue
                 call.error = BusyError(f"{shown(self.path)}: the disk did not get to this write in time; try again")
                 call.settle()
         for call in self._committing:
@@ -379,8 +446,11 @@ class OpenKeystore:
 
     def _fail_waiting(self, error: ProntoError) -> None:
         while self._waiting:
-            call = self._waiting.popleft()
-            call.error = type(error)(*error.args)
+            try:
+                call = self._waiting.popleft()
+            except IndexError:  # the lane took the last one in this instant
+                break
+            call.error = error.copy()
             call.settle()
 
     def stop(self) -> None:
@@ -396,10 +466,10 @@ class OpenKeystore:
 
     # Waiting for commits
 
-    def check_still_there(self) -> None:
-        """Raise `AddressGoneError` when the path leads elsewhere: nobody commits to this file any more."""
-        if identity(self.path) != self.identity:
-            raise AddressGoneError(f"{shown(self.path)} was renamed, removed or replaced; open a new session")
+    @property
+    def still_there(self) -> bool:
+        """False when the path leads elsewhere: nobody commits to this file any more."""
+        return identity(self.path) == self.identity
 
     def version(self) -> object:
         """Return what changes whenever another connection commits; None when it cannot be told at once."""

@@ -3,10 +3,12 @@
 import json
 import os
 import random
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from prontodb.engine.sqlite import opening, writing
+from prontodb.engine.sqlite import writing
 from prontodb.engine.sqlite.writing import MAX_RECORDS, Batch
 from prontodb.errors import (
     AddressGoneError,
@@ -24,6 +26,9 @@ from prontodb.model.operation import ABSENT, CHECK, FOREVER, Fence, Op, Receipt
 from prontodb.storage import connection as sqlite
 from tests.checking import connection_faults
 from tests.unit.engine.store import ME, NOW, Store, sets
+
+if TYPE_CHECKING:
+    from prontodb.storage.connection import Connection, Cursor
 
 
 def test_revisions_count_changes_without_gaps(store: Store) -> None:
@@ -242,7 +247,7 @@ def random_op(chance: random.Random) -> Op:
 
 def small(store: Store, **limits: int) -> Store:
     """Open the same keystore with smaller limits."""
-    return store.another(Limits(**limits))  # type: ignore[arg-type]
+    return store.another(Limits(**limits))
 
 
 def test_the_number_of_entries_is_bounded_and_deleting_makes_room(store: Store) -> None:
@@ -372,10 +377,10 @@ class FailingCommit:
     def __init__(self, store: Store, name: str) -> None:
         self._connection, self._name = store.connection, name
 
-    def execute(self, sql: str, *parameters: object) -> object:
+    def execute(self, sql: str, parameters: Sequence[object] = ()) -> "Cursor":
         if sql == "COMMIT":
             raise Named(self._name)
-        return self._connection.execute(sql, *parameters)
+        return self._connection.execute(sql, parameters)
 
     @property
     def in_transaction(self) -> bool:
@@ -394,7 +399,7 @@ class FailingCommit:
 def test_a_commit_that_fails_is_never_acknowledged(store: Store, name: str, expected: type[ProntoError]) -> None:
     batch = Batch([Op("a", "1")], ME)
     with pytest.raises(expected):
-        writing.apply(FailingCommit(store, name), store.target, [batch], NOW)
+        writing.apply(cast("Connection", FailingCommit(store, name)), store.target, [batch], NOW)
     assert not store.connection.in_transaction
     assert store.values() == {}
     # What the failed commit had prepared is not built upon.

@@ -6,7 +6,9 @@ from prontodb.errors import InvalidKeyError, InvalidValueError, LimitError, show
 from prontodb.model.key import after, check_key, check_prefix, check_value, namespace_of, prefix_end, project_of
 
 
-@pytest.mark.parametrize("key", ["a", "a.b.c", "a b", "ä", "\u2028", "\U0010ffff", "-", ".", "..", "a__ctx", "x" * 1024, "ä" * 512])
+@pytest.mark.parametrize(
+    "key", ["a", "a.b.c", "a b", "ä", "\u2028", "\U0010ffff", "-", ".", "..", "a__ctx", "x" * 1024, "ä" * 512]
+)
 def test_text_of_up_to_1024_bytes_is_a_key(key: str) -> None:
     assert check_key(key) == key
     assert check_prefix(key) == key
@@ -63,7 +65,14 @@ def test_what_is_no_text_is_no_value(value: object) -> None:
 
 @pytest.mark.parametrize(
     ("prefix", "end"),
-    [("a", "b"), ("a.", "a/"), ("\ud7ff", "\ue000"), ("a\U0010ffff", "b"), ("\U0010ffff", None), ("\U0010fffe", "\U0010ffff")],
+    [
+        ("a", "b"),
+        ("a.", "a/"),
+        ("\ud7ff", "\ue000"),
+        ("a\U0010ffff", "b"),
+        ("\U0010ffff", None),
+        ("\U0010fffe", "\U0010ffff"),
+    ],
 )
 def test_the_end_of_a_prefix_is_the_first_text_after_it(prefix: str, end: str | None) -> None:
     assert prefix_end(prefix) == end
@@ -77,7 +86,22 @@ def test_namespace_and_project_of_a_key() -> None:
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("a", "'a'"), ("a\nb", r"'a\nb'"), ("\x1b[2J", r"'\x1b[2J'"), ("\ud800", r"'\ud800'"), ("x" * 81, "'" + "x" * 80 + "…'"), (5, "'5'")],
+    [
+        ("a", "'a'"),
+        ("a\nb", r"'a\nb'"),
+        ("\x1b[2J", r"'\x1b[2J'"),
+        ("\ud800", r"'\ud800'"),
+        ("x" * 80, "'" + "x" * 80 + "'"),
+        (5, "'5'"),
+    ],
 )
 def test_what_is_shown_is_one_printable_line(text: object, expected: str) -> None:
     assert shown(text) == expected
+
+
+def test_a_long_text_is_shown_by_its_beginning_and_its_end() -> None:
+    found = shown("front" + "x" * 1_000 + "end")
+    assert found.startswith("'front")
+    assert found.endswith("end'")
+    assert "…" in found
+    assert len(found) < 100

@@ -39,7 +39,7 @@ def test_a_path_names_a_key(path: str, key: str) -> None:
     ],
 )
 def test_options_stand_before_the_path(options: dict[str, str], key: str) -> None:
-    assert key_of("k", **options) == key  # type: ignore[arg-type]
+    assert key_of("k", **options) == key
 
 
 @pytest.mark.parametrize("path", ["", ".", "a.", ".a", "a..b", "..", "a.b.", "default."])
@@ -48,10 +48,12 @@ def test_an_empty_part_is_refused(path: str) -> None:
         key_of(path)
 
 
-@pytest.mark.parametrize("options", [{"namespace": "a.b"}, {"project": "a.b"}, {"project": ""}, {"namespace": ""}, {"project": "a."}])
+@pytest.mark.parametrize(
+    "options", [{"namespace": "a.b"}, {"project": "a.b"}, {"project": ""}, {"namespace": ""}, {"project": "a."}]
+)
 def test_an_option_is_one_part(options: dict[str, str]) -> None:
     with pytest.raises(InvalidPathError):
-        key_of("k", **options)  # type: ignore[arg-type]
+        key_of("k", **options)
 
 
 def test_a_path_after_a_namespace_alone_is_refused_because_it_would_mean_two_things() -> None:
@@ -77,13 +79,22 @@ def test_a_path_must_name_a_key(path: str) -> None:
 
 @pytest.mark.parametrize(
     ("scope", "namespace"),
-    [("ns", "ns"), ("p.ns", "p.ns"), ("default", ""), ("default.default", ""), ("default.ns", "ns"), ("a.b.c", "a.b.c")],
+    [
+        ("ns", "ns"),
+        ("p.ns", "p.ns"),
+        ("default", ""),
+        ("default.default", ""),
+        ("default.ns", "ns"),
+        ("a.b.c", "a.b.c"),
+    ],
 )
 def test_a_scope_names_a_namespace(scope: str, namespace: str) -> None:
     assert namespace_scope(scope) == namespace
 
 
-@pytest.mark.parametrize(("scope", "error"), [("", InvalidPathError), ("a.", InvalidPathError), ("a\nb", InvalidKeyError)])
+@pytest.mark.parametrize(
+    ("scope", "error"), [("", InvalidPathError), ("a.", InvalidPathError), ("a\nb", InvalidKeyError)]
+)
 def test_a_scope_that_names_none_is_refused(scope: str, error: type[Exception]) -> None:
     with pytest.raises(error):
         namespace_scope(scope)

@@ -11,7 +11,8 @@ from prontodb.errors import BusyError, CorruptError, NewerFormatError, UnsafePat
 from prontodb.model.address import Address
 from prontodb.registry.addresses import ACTIVE, DELETING, RENAMING, AddressRegistry, Row
 from prontodb.storage import connection as sqlite
-from tests.roots import NOBODY, Parts, as_root, give, python, reachable_root, together
+from tests.parts import Parts
+from tests.roots import NOBODY, as_root, give, python, reachable_root, together
 
 ONE, OTHER = Address("agent1", "prod"), Address("agent2", "test")
 
@@ -171,7 +172,7 @@ def test_an_index_of_a_newer_format_is_left_untouched_and_changes_are_deferred(
 LEAVE_A_WAL = """
 import os, sys
 from prontodb.storage import connection as sqlite
-from tests.roots import Parts
+from tests.parts import Parts
 from prontodb.model.address import Address
 registry = Parts(sys.argv[1]).registry
 registry.created(Address("settled"), 1)
@@ -238,7 +239,7 @@ ADD_AS_NOBODY = """
 from prontodb.errors import ProntoError
 from prontodb.model.address import Address
 from prontodb.registry.addresses import Row
-registry = tests.roots.Parts(sys.argv[1]).registry
+registry = tests.parts.Parts(sys.argv[1]).registry
 become()
 registry.created(Address("late"), 2)
 try:
@@ -269,7 +270,7 @@ def test_an_index_that_cannot_be_written_defers_the_change(mode: int) -> None:
 
 WRITE = """
 import sys
-from tests.roots import Parts
+from tests.parts import Parts
 from prontodb.model.address import Address
 registry = Parts(sys.argv[1], wait_s=60).registry
 print("ready", flush=True)

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -152,7 +152,9 @@ class Named(sqlite.Error):  # type: ignore[misc]
         ("", UnavailableError),
     ],
 )
-def test_errors_are_translated_by_name_and_show_no_value(tmp_path: Path, name: str, expected: type[ProntoError]) -> None:
+def test_errors_are_translated_by_name_and_show_no_value(
+    tmp_path: Path, name: str, expected: type[ProntoError]
+) -> None:
     error = sqlite.translated(Named(name), str(tmp_path / "x"))
     assert type(error) is expected
     assert "secret" not in str(error)
@@ -210,9 +212,12 @@ def wal_kept(path: Path) -> None:
         os.chmod(f"{path}{ending}", 0o600)
 
 
-FILES = {
+FILES: dict[str, tuple[Callable[[Path], object], type[ProntoError]]] = {
     "a foreign database": (lambda path: built(path, "CREATE TABLE t (a)"), CorruptError),
-    "a foreign database in WAL mode": (lambda path: built(path, "PRAGMA journal_mode=WAL", "CREATE TABLE t (a)"), CorruptError),
+    "a foreign database in WAL mode": (
+        lambda path: built(path, "PRAGMA journal_mode=WAL", "CREATE TABLE t (a)"),
+        CorruptError,
+    ),
     "an empty database": (lambda path: built(path, "PRAGMA user_version=0", "VACUUM"), CorruptError),
     "a newer format": (lambda path: altered(path, "PRAGMA user_version=2"), NewerFormatError),
     "a newer format with a log": (wal_kept, NewerFormatError),
@@ -310,9 +315,8 @@ def test_damage_in_the_middle_is_noticed_when_it_is_read(root: Path) -> None:
         run(keystore.set_many({f"k{i:03}": "x" * 500 for i in range(200)}))
     file = root / "addresses" / "agent" / "home" / "keystore.db"
     overwritten(file, 4_096 * 12, b"\xff" * 4_096 * 8)
-    with OneShot(str(root), HERE) as keystore:
-        with pytest.raises(CorruptError):
-            run(keystore.get_many([f"k{i:03}" for i in range(200)]))
+    with OneShot(str(root), HERE) as keystore, pytest.raises(CorruptError):
+        run(keystore.get_many([f"k{i:03}" for i in range(200)]))
 
 
 def test_every_flipped_bit_is_noticed_or_harmless(root: Path) -> None:

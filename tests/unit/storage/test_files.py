@@ -54,17 +54,21 @@ def test_folders_and_files_are_private_under_any_umask(tmp_path: Path, umask: in
         assert mode(tmp_path / "a/root/b/c" / path) == 0o600, path
 
 
-def test_files_are_never_open_to_others_not_even_for_a_moment(root: Path) -> None:
+def test_files_are_never_open_to_others_not_even_for_a_moment(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # The mode is part of the call that creates, so no umask and no kill in between can widen it.
-    before = os.umask(0)
     seen: list[int] = []
     real = os.fchmod
+
+    def look_first(fd: int, wanted: int) -> None:
+        seen.append(stat.S_IMODE(os.fstat(fd).st_mode))
+        real(fd, wanted)
+
+    monkeypatch.setattr(os, "fchmod", look_first)
+    before = os.umask(0)
     try:
-        os.fchmod = lambda fd, wanted: (seen.append(stat.S_IMODE(os.fstat(fd).st_mode)), real(fd, wanted))[1]
         with open_root(str(root)) as folder:
             folder.create("file", b"x")
     finally:
-        os.fchmod = real
         os.umask(before)
     assert seen == [0o600]
 
@@ -178,7 +182,7 @@ def test_what_others_can_read_is_closed_and_reported(root: Path, folder: Folder)
     folder.child("sub").close()
     folder.check_file("x")
     assert (mode(root / "sub"), mode(root / "x")) == (0o700, 0o600)
-    assert files.CLOSED_TO_OTHERS == [f"{root}/sub", f"{root}/x"]
+    assert [f"{root}/sub", f"{root}/x"] == files.CLOSED_TO_OTHERS
     files.CLOSED_TO_OTHERS.clear()
 
 
@@ -211,7 +215,9 @@ def test_a_folder_without_permission_is_unavailable_with_its_path(root: Path) ->
 # Publishing
 
 
-def test_publishing_leaves_the_old_file_when_it_fails(root: Path, folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_publishing_leaves_the_old_file_when_it_fails(
+    root: Path, folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder.publish("x", b"old")
 
     def full(_fd: int) -> None:
