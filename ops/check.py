@@ -34,9 +34,7 @@ class Choice:
 
 
 def run_tool(*command: str) -> Outcome:
-    done = subprocess.run(
-        command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
-    )
+    done = subprocess.run(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
     return done.returncode == 0, done.stdout
 
 
@@ -107,9 +105,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="check.py", description=__doc__)
     parser.add_argument("--fix", action="store_true", help="format and repair what ruff can, then check")
     parser.add_argument("--fast", action="store_true", help="leave out tests marked slow or crash")
-    parser.add_argument(
-        "--only", action="append", choices=STEPS, metavar="STEP", help=f"one of: {', '.join(STEPS)}"
-    )
+    parser.add_argument("--only", action="append", choices=STEPS, metavar="STEP", help=f"one of: {', '.join(STEPS)}")
     parser.add_argument("pytest_args", nargs="*", metavar="-- ARGS", help="handed to pytest")
     return parser.parse_args(argv)
 

@@ -25,10 +25,7 @@ def wanted_stamp() -> str:
         sys.version,
         os.path.realpath(sys.executable),
         CONSTRAINTS.read_text(),
-        *(
-            json.dumps(project[table], sort_keys=True)
-            for table in ("build-system", "project", "dependency-groups")
-        ),
+        *(json.dumps(project[table], sort_keys=True) for table in ("build-system", "project", "dependency-groups")),
     ]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
@@ -52,9 +49,7 @@ def build(stamp: str, lock: int) -> None:
         )
         # What it said matters only when it failed.
         if done.returncode != 0:
-            sys.exit(
-                f"{done.stdout}\nsetup: failed, see above; with the cause removed, run the same command again"
-            )
+            sys.exit(f"{done.stdout}\nsetup: failed, see above; with the cause removed, run the same command again")
 
     print(f"setup: making {VENV} with Python {sys.version.split()[0]}, once; a minute or so", file=sys.stderr)
     run(sys.executable, "-m", "venv", "--clear", str(VENV))

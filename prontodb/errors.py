@@ -50,7 +50,7 @@ class ProntoError(Exception):
     """Base of everything that ProntoDB raises on purpose."""
 
     def __reduce__(self) -> tuple[object, ...]:
-        # Messages are built from data, so the constructor cannot be called with the message, as copies and pickles would.
+        # Messages are built from data: the constructor cannot be called with the message, as pickle would.
         return _rebuild, (type(self), self.args, self.__dict__)
 
     def copy(self) -> ProntoError:

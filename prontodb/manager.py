@@ -122,10 +122,13 @@ class SessionManager:
         await self._engine.beside(lambda: self._lifecycle.rename(source, target))
 
     async def delete(self, address: Address | str) -> bool:
-        """Delete an address and all it holds; False when there is none. Refused while a session is at it."""
+        """Delete an address and all it holds; False when there is none. Refused while a session is at it.
+
+        An address that is missing (known to the registry, without a folder) is forgotten.
+        """
         wanted = as_address(address)
         self._refuse_sessions(wanted)
-        return await self._engine.drop(wanted)
+        return await self._engine.drop(wanted) or await self._engine.beside(lambda: self._book.forget(wanted))
 
     async def describe(self, address: Address | str) -> AddressReport:
         """Return the facts of one address: sizes, counts, revision, lifetimes."""
@@ -242,7 +245,9 @@ async def open_manager(
     engine = SqliteEngine(lifecycle, settings, clock, max_open=most)
     event("manager.opened", root=layout.root, max_open_keystores=most, descriptor_limit=descriptors)
     try:
-        yield SessionManager(engine, AddressBook(layout, lifecycle, registry), lifecycle, settings)
+        yield SessionManager(
+            engine, AddressBook(layout, lifecycle, registry, clock=clock, wait_s=settings.wait_s), lifecycle, settings
+        )
     finally:
         with anyio.CancelScope(shield=True):
             await engine.close()

@@ -28,9 +28,7 @@ PATIENCE_S = 20.0
 
 
 @asynccontextmanager
-async def managed(
-    root: Path, *, clock: Clock | None = None, **settings: Any
-) -> AsyncIterator[SessionManager]:
+async def managed(root: Path, *, clock: Clock | None = None, **settings: Any) -> AsyncIterator[SessionManager]:
     """Open a manager; relaxed durability unless told, since no test here cuts the power."""
     chosen = Settings(**{"durability": "relaxed", **settings})
     async with open_manager(str(root), settings=chosen, clock=clock) as manager:
@@ -60,7 +58,7 @@ def descriptors() -> int:
 async def until(condition: Callable[[], bool]) -> None:
     """Return as soon as `condition` holds; fail after PATIENCE_S."""
     with anyio.fail_after(PATIENCE_S):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - other threads and processes set no event of ours
             await anyio.sleep(0.001)
 
 

@@ -73,7 +73,7 @@ def _differs(differences: list[str], book: AddressBook) -> Problem:
 
     def heal() -> str:
         book.mend()
-        return f"brought the registry into agreement with the folders ({len(differences)} differences)"
+        return f"made the registry agree with the folders, in {len(differences)} place(s)"
 
     return warning(what, REPAIR, heal)
 

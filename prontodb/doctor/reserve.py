@@ -19,7 +19,7 @@ def make(layout: Layout) -> str | None:
             return None
         # Zeros are written, not skipped: a sparse file would reserve nothing.
         folder.publish(RESERVE_FILE, bytes(RESERVE_BYTES))
-        return f"made the reserve of {RESERVE_BYTES:,} bytes for a full disk, {shown(folder.path)}/{RESERVE_FILE}"
+        return f"made the reserve of {RESERVE_BYTES:,} bytes for a full disk, {shown(f'{folder.path}/{RESERVE_FILE}')}"
 
 
 def spend(layout: Layout) -> bool:

@@ -64,6 +64,11 @@ class Tree:
                 # Healed as a whole; what lies inside belongs to nobody any more.
                 skipped = found.parts
                 continue
+            if _is_stranger(found):
+                skipped = found.parts
+                if found.is_file or found.is_folder:
+                    yield self._stranger(found)
+                    continue
             usable = True
             for problem in self._judge(found):
                 yield problem
@@ -72,10 +77,6 @@ class Tree:
                     self._distrust(found.parts)
             if not usable and not found.parts:
                 return
-            if _is_stranger(found):
-                skipped = found.parts
-                if found.is_file or found.is_folder:
-                    yield self._stranger(found)
 
     def _judge(self, found: Found) -> Iterator[Problem]:
         place, quoted = _readable(self._path(found)), shlex.quote(self._path(found))

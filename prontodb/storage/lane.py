@@ -99,7 +99,7 @@ class Lane:
         self._turn.add_done_callback(self._turn_ended)
 
     def _turn_ended(self, turn: asyncio.Task[None]) -> None:
-        """Begin another turn when asyncio cancelled this one, as it does when the loop ends: what waits must be done."""
+        """Begin another turn when asyncio cancelled this one, as when the loop ends: what waits must be done."""
         if self._turn is turn:  # cancelled before its first step
             self._turn = None
         if self._turn is None and self._waiting:
@@ -115,13 +115,13 @@ class Lane:
         """Run `call` and return its result; when cancelled, wait for its end first, so that it never runs on alone."""
         future = self.run(call)
         try:
-            return await asyncio.shield(future)
+            await asyncio.wait([future])
         except asyncio.CancelledError:
+            future.add_done_callback(_taken)
             with anyio.CancelScope(shield=True):
                 await asyncio.wait([future])
-            if not future.cancelled():
-                future.exception()  # taken, so that asyncio does not report it as lost
             raise
+        return future.result()
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> Future[None]:
         """Run a coroutine on the loop that nobody's cancellation reaches, but asyncio's when the loop ends."""
@@ -214,6 +214,12 @@ async def outlast(future: Future[Any], timeout_s: float | None = None) -> BaseEx
             except asyncio.CancelledError as error:
                 cancelled = error
     return cancelled
+
+
+def _taken(future: Future[Any]) -> None:
+    """Take an error that nobody waits for, so that asyncio does not report it as lost."""
+    if not future.cancelled():
+        future.exception()
 
 
 def _finish(future: Future[Any], result: object) -> None:

@@ -106,12 +106,12 @@ def close_to_others(root: str, found: Found) -> None:
         raise translated(error, path) from error
 
 
-def free_bytes(path: str) -> int:
-    """Return the space that this user may still fill on the file system of `path`."""
+def free_bytes(path: str) -> int | None:
+    """Return the space that this user may still fill on the file system of `path`; None where it does not say."""
     try:
         space = os.statvfs(path)
-    except OSError as error:
-        raise translated(error, path) from error
+    except OSError:
+        return None
     return space.f_bavail * space.f_frsize
 
 

@@ -11,7 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.cli.harness import CHECKOUT, TIMEOUT_S, Cli, Outcome, command, environment, one_line, spawn, tree
+from tests.unit.cli.harness import (
+    CHECKOUT,
+    TIMEOUT_S,
+    Cli,
+    Outcome,
+    command,
+    environment,
+    one_line,
+    spawn,
+    tree,
+)
 
 OUTSIDE = b"must stay as it is"
 
@@ -219,7 +229,16 @@ def test_a_command_at_one_address_touches_no_file_of_another(root: Path, tmp_pat
     ):  # fmt: skip
         done = subprocess.run(
             # %file: every call that names a path; -y shows where a descriptor it goes by leads.
-            ["strace", "-f", "-y", "-e", "trace=%file,flock", "-o", str(trace), *command(*argv, "--user", "mine")],
+            [
+                "strace",
+                "-f",
+                "-y",
+                "-e",
+                "trace=%file,flock",
+                "-o",
+                str(trace),
+                *command(*argv, "--user", "mine"),
+            ],
             env=environment(root),
             capture_output=True,
             timeout=120,

@@ -98,7 +98,9 @@ def test_after_a_kill_at_any_step_the_doctor_names_what_it_then_heals(
     assert set(Parts(filled).listed()) == expected
 
 
-def test_deleting_the_whole_registry_loses_no_value_and_one_repair_brings_the_same_list_back(filled: Path) -> None:
+def test_deleting_the_whole_registry_loses_no_value_and_one_repair_brings_the_same_list_back(
+    filled: Path,
+) -> None:
     before = Parts(filled).book.list()
     shutil.rmtree(filled / "registry")
     assert (value(filled, "agent1/prod", "k"), value(filled, "agent2/test", "k")) == ("one", "two")

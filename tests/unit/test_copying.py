@@ -165,9 +165,7 @@ def test_more_named_keys_than_one_read_takes_are_all_copied(stores: Stores) -> N
         ({"on_conflict": None}, "'fail', 'keep' or 'replace'"),
     ],
 )
-def test_options_that_make_no_sense_are_refused(
-    stores: Stores, options: dict[str, object], reason: str
-) -> None:
+def test_options_that_make_no_sense_are_refused(stores: Stores, options: dict[str, object], reason: str) -> None:
     source, target = filled(stores, 1), stores.at("b/target")
     with pytest.raises(InvalidInputError, match=reason):
         done(copy_many(source, target, **options))  # type: ignore[arg-type]
@@ -212,9 +210,7 @@ def test_a_conflict_anywhere_fails_before_anything_is_written(
 def test_keep_leaves_what_the_target_has(stores: Stores, limits: Limits, batches: int) -> None:
     source, target = filled(stores, 10), stores.at("b/target", limits=limits)
     done(target.set_many({"k003": "mine", "z": "mine"}))
-    assert done(copy_many(source, target, on_conflict="keep")) == CopyReport(
-        copied=9, kept=1, batches=batches
-    )
+    assert done(copy_many(source, target, on_conflict="keep")) == CopyReport(copied=9, kept=1, batches=batches)
     assert values(target) == values(source) | {"k003": "mine", "z": "mine"}
 
 

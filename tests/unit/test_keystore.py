@@ -71,9 +71,7 @@ async def test_set_returns_the_revision_that_the_entry_then_has(ks: Keystore) ->
     assert (first, second, found.revision) == (1, 2, 2)
 
 
-async def test_an_entry_knows_when_it_was_created_and_when_it_changed(
-    ks: Keystore, clock: ManualClock
-) -> None:
+async def test_an_entry_knows_when_it_was_created_and_when_it_changed(ks: Keystore, clock: ManualClock) -> None:
     await ks.set("a", "1")
     clock.advance(10)
     await ks.set("a", "2", ttl=5)
@@ -339,9 +337,7 @@ async def test_increment_starts_at_zero_and_returns_the_sum(ks: Keystore) -> Non
     assert await ks.get("n") == "-8"
 
 
-async def test_increment_keeps_the_expiry_and_a_new_counter_takes_the_default(
-    ks: Keystore, clock: ManualClock
-) -> None:
+async def test_increment_keeps_the_expiry_and_a_new_counter_takes_the_default(ks: Keystore, clock: ManualClock) -> None:
     await ks.set_namespace_ttl("hits", 100)
     await ks.increment("hits.a")
     clock.advance(60)

@@ -219,9 +219,7 @@ async def test_a_predicate_can_be_called(ks: Any) -> None:
         await ks.wait_for("good", "1")
 
 
-@pytest.mark.parametrize(
-    "since", ["", "x", "abc:", ":1", "abc:-1", "abc:1:2", "a b:1", 5, b"abc:1", "a:" + "9" * 30]
-)
+@pytest.mark.parametrize("since", ["", "x", "abc:", ":1", "abc:-1", "abc:1:2", "a b:1", 5, b"abc:1", "a:" + "9" * 30])
 async def test_a_position_comes_from_a_watch(ks: Any, since: object) -> None:
     with pytest.raises(InvalidInputError, match="position"):
         ks.watch(since=since)

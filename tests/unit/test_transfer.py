@@ -251,15 +251,11 @@ def test_one_wrong_line_at_the_end_and_nothing_is_written(
     assert not os.path.exists(stores.root + "/addresses")
 
 
-async def imported_by(
-    way: str, target: Keystore, lines: list[bytes], on_conflict: str = "fail"
-) -> ImportReport:
+async def imported_by(way: str, target: Keystore, lines: list[bytes], on_conflict: str = "fail") -> ImportReport:
     data = b"\n".join(lines) + b"\n"
     if way == "lines":
         return await import_lines(target, lines, on_conflict=on_conflict)
-    return await import_file(
-        target, io.BytesIO(data) if way == "file" else Pipe(data), on_conflict=on_conflict
-    )
+    return await import_file(target, io.BytesIO(data) if way == "file" else Pipe(data), on_conflict=on_conflict)
 
 
 def test_an_export_cut_anywhere_is_refused_and_writes_nothing(stores: Stores) -> None:
@@ -323,9 +319,7 @@ def test_a_race_between_batches_never_writes_over_anything(stores: Stores) -> No
             done(somebody.set("k004", "mine"))
 
     target = stores.at("b/target", limits=THREE_A_BATCH, before_apply=step_in)
-    with pytest.raises(
-        ConflictError, match=r"'k004' .* stays; 3 entries were written at b/target before that"
-    ):
+    with pytest.raises(ConflictError, match=r"'k004' .* stays; 3 entries were written at b/target before that"):
         done(import_lines(target, plain(*(f"k{number:03}" for number in range(8)))))
     assert done(somebody.get("k004")) == "mine"
     assert done(somebody.count()) == 4
@@ -350,9 +344,7 @@ def test_a_wrong_option_is_refused_before_a_line_is_read(stores: Stores) -> None
 # Limits and files
 
 
-def test_a_stream_is_held_up_to_a_limit_and_a_file_is_not(
-    stores: Stores, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stream_is_held_up_to_a_limit_and_a_file_is_not(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = [line.encode() for line in plain(*(f"k{number:03}" for number in range(10)))]
     monkeypatch.setattr(transfer, "MAX_IMPORT_BYTES", sum(map(len, lines)) - 1)
     target = stores.at("b/target")

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-SIDE_LANES = 4
+SIDE_LANES = 3
 """Threads for what takes long: scans, counts, address changes. Started when first needed."""
 INLINE_ROWS = 64
 """A scan of at most this many entries is read on the loop's thread."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _COLUMNS = "namespace_key, value, created_at, updated_at, ttl_expires_at, rev, checksum"
 _LIVE = "(ttl_expires_at IS NULL OR ttl_expires_at > ?)"
+_ONE = f"SELECT {_COLUMNS} FROM kvstore WHERE namespace_key = ?"
 _MANY = f"SELECT {_COLUMNS} FROM kvstore WHERE namespace_key IN (SELECT value FROM json_each(?))"
 HEAD = "coalesce((SELECT max(rev) FROM journal), floor)"
 """SQL over `meta` for the keystore's revision: that of the newest journal row, or of the last one pruned."""
@@ -51,7 +52,7 @@ def entry_of(row: Sequence[object]) -> Entry:
 
 def read_one(connection: Connection, key: str, now_ms: int) -> Entry | None:
     """Return the live entry of `key`, or None."""
-    row = one(connection, f"SELECT {_COLUMNS} FROM kvstore WHERE namespace_key = ?", (key,))
+    row = one(connection, _ONE, (key,))
     if row is None:
         return None
     # Checked before its expiry is believed: else a damaged expiry would make a live entry vanish in silence.

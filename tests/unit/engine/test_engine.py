@@ -187,34 +187,33 @@ async def test_a_failed_opening_fails_everybody_who_waits_and_is_tried_again(man
 
 
 async def test_a_handle_never_moves_over_to_a_new_keystore_of_its_name(root: Path) -> None:
-    async with managed(root) as manager, managed(root) as other:
-        async with manager.session("agent", "test") as old:
-            await old.set("a", "old")
-            await other.delete("agent/test")
-            async with other.session("agent", "test") as theirs:
-                await theirs.set_many({"a": "new", "b": "new"})
-            for _ in range(2):
-                for call in (
-                    old.set("c", "lost"),
-                    old.delete("a"),
-                    old.increment("n"),
-                    old.set_namespace_ttl("ns", 5),
-                    old.list_keys(),
-                    old.count(),
-                    old.clear(),
-                    old.namespaces(),
-                ):
-                    with pytest.raises(AddressGoneError):
-                        await call
-            # What is read inline is what was open; never the other keystore's.
-            assert await _value_or_gone(old, "b") in (None, "gone")
-            async with manager.session("agent", "test") as new:
-                assert await new.get_many(["a", "b", "c"]) == {"a": "new", "b": "new", "c": None}
-                assert await new.set("c", "1") == 3
-            with pytest.raises(AddressGoneError):
-                await old.set("d", "lost")
-            with pytest.raises(AddressGoneError):
-                await old.get("a")
+    async with managed(root) as manager, managed(root) as other, manager.session("agent", "test") as old:
+        await old.set("a", "old")
+        await other.delete("agent/test")
+        async with other.session("agent", "test") as theirs:
+            await theirs.set_many({"a": "new", "b": "new"})
+        for _ in range(2):
+            for call in (
+                old.set("c", "lost"),
+                old.delete("a"),
+                old.increment("n"),
+                old.set_namespace_ttl("ns", 5),
+                old.list_keys(),
+                old.count(),
+                old.clear(),
+                old.namespaces(),
+            ):
+                with pytest.raises(AddressGoneError):
+                    await call
+        # What is read inline is what was open; never the other keystore's.
+        assert await _value_or_gone(old, "b") in (None, "gone")
+        async with manager.session("agent", "test") as new:
+            assert await new.get_many(["a", "b", "c"]) == {"a": "new", "b": "new", "c": None}
+            assert await new.set("c", "1") == 3
+        with pytest.raises(AddressGoneError):
+            await old.set("d", "lost")
+        with pytest.raises(AddressGoneError):
+            await old.get("a")
 
 
 async def _value_or_gone(ks: Keystore, key: str) -> str | None:
@@ -309,7 +308,7 @@ def _report_and_exit(keyspace: SqliteKeyspace, engine: SqliteEngine, pipe: int) 
             except ClosedError as error:
                 if "another process" not in str(error):
                     os.write(pipe, f"{name}: {error}\n".encode())
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 - the parent reads what it was
                 os.write(pipe, f"{name}: {error!r}\n".encode())
             else:
                 os.write(pipe, f"{name} went on\n".encode())
@@ -326,7 +325,7 @@ def _report_and_exit(keyspace: SqliteKeyspace, engine: SqliteEngine, pipe: int) 
 def test_without_asyncio_opening_says_what_is_needed(root: Path) -> None:
     opening = open_manager(str(root)).__aenter__()
     with pytest.raises(UnsupportedBackendError, match="asyncio"):
-        opening.send(None)  # type: ignore[attr-defined]
+        opening.send(None)
     assert list(root.iterdir()) == []
 
 

@@ -42,9 +42,7 @@ def store_of(ks: Keystore) -> OpenKeystore:
 def journal_rows(ks: Keystore) -> list[tuple[int, int]]:
     connection = sqlite.connect(store_of(ks).path, mode=sqlite.READ_ONLY, busy_timeout_ms=1_000)
     try:
-        return [
-            tuple(row) for row in sqlite.rows(connection, "SELECT first_rev, rev FROM journal ORDER BY rev")
-        ]
+        return [tuple(row) for row in sqlite.rows(connection, "SELECT first_rev, rev FROM journal ORDER BY rev")]
     finally:
         connection.close()
 
@@ -194,9 +192,7 @@ async def test_a_file_that_stays_busy_ends_in_an_error_at_the_deadline(root: Pat
             for call in (ks.set("a", "2"), ks.delete("a"), ks.increment("a"), ks.set_namespace_ttl("ns", 5)):
                 with pytest.raises(BusyError):
                     await call
-            outcomes = await asyncio.gather(
-                *(ks.set(f"k{n}", "v") for n in range(20)), return_exceptions=True
-            )
+            outcomes = await asyncio.gather(*(ks.set(f"k{n}", "v") for n in range(20)), return_exceptions=True)
             assert {type(outcome) for outcome in outcomes} == {BusyError}
             assert await ks.get("a") == "1"
         assert await ks.set("a", "2") == 2
@@ -204,16 +200,19 @@ async def test_a_file_that_stays_busy_ends_in_an_error_at_the_deadline(root: Pat
 
 
 async def test_a_locked_address_does_not_delay_another_on_its_lane(root: Path) -> None:
-    async with managed(root, lanes=1, wait_s=PATIENCE_S) as manager:
-        async with manager.session("agent", "test") as locked, manager.session("agent", "free") as free:
-            with lock_holder(root, "agent/test") as holder:
-                waiting = asyncio.create_task(locked.set("a", "1"))
-                await until(lambda: bool(store_of(locked)._waiting))
-                for n in range(20):
-                    await free.set("a", str(n))
-                assert not waiting.done()
-                holder.tell("ROLLBACK")
-                await waiting
+    async with (
+        managed(root, lanes=1, wait_s=PATIENCE_S) as manager,
+        manager.session("agent", "test") as locked,
+        manager.session("agent", "free") as free,
+    ):
+        with lock_holder(root, "agent/test") as holder:
+            waiting = asyncio.create_task(locked.set("a", "1"))
+            await until(lambda: bool(store_of(locked)._waiting))
+            for n in range(20):
+                await free.set("a", str(n))
+            assert not waiting.done()
+            holder.tell("ROLLBACK")
+            await waiting
 
 
 # Cancellation: the note is true
