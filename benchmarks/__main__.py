@@ -92,6 +92,8 @@ def run(args: argparse.Namespace) -> int:
         print(report.machine_text(facts))
         if facts["file_system"] in machine.IN_MEMORY:
             print("warning: this file system is memory; syncs cost nothing here. Use --report on a disk.")
+        if busy := report.busy_text(facts):
+            print(f"warning: {busy}")
         names = args.scenarios or list(SCENARIOS)
         options = [f"--rounds {args.rounds}"] * (args.rounds is not None) + ["--quick"] * args.quick
         results = {

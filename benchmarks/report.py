@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from benchmarks.measure import Findings
 
 FORMAT = 1
+BUSY = 0.5
+"""Load per core, before the run, from which the machine counts as busy with other work."""
 UNSTEADY = 3.0
 """A disk whose slowest control took so many times the fastest one is named in the report."""
 
@@ -133,6 +135,17 @@ def machine_text(machine: Mapping[str, Any]) -> str:
     )
 
 
+def busy_text(machine: Mapping[str, Any]) -> str:
+    """Return a warning when others were at work on the machine as the run began; else an empty text."""
+    load, cores = machine["load"][0], machine["cores"]
+    if load <= cores * BUSY:
+        return ""
+    return (
+        f"The machine was busy with other work (load {load:g} on {cores} cores before the run): "
+        "repeat it on a quiet one before quoting figures."
+    )
+
+
 def markdown(results: Mapping[str, Any]) -> str:
     """Return the table of the README: every figure stands in the JSON, none is typed."""
     lines = ["| | target | reached | spread | |", "|---|---|---|---|---|"]
@@ -144,6 +157,8 @@ def markdown(results: Mapping[str, Any]) -> str:
         f"{machine_text(results['machine'])}.",
         *missing,
     ]
+    if busy := busy_text(results["machine"]):
+        lines.append(busy)
     if results["quick"]:
         lines.append("A quick run: it shows that everything works, and no figure of it should be quoted.")
     return "\n".join(lines) + "\n"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from prontodb.keystore import Keystore
     from prontodb.model.entry import Entry
 
-__all__ = ["check_on_conflict", "copy_key", "copy_many"]
+__all__ = ["check_on_conflict", "chosen", "copy_key", "copy_many"]
 
 FIRST_READ = 16
 """Named keys in the first read. Any value may be large, so later reads grow only while they are small."""
@@ -73,15 +73,12 @@ async def copy_many(
     """
     if source.address == target.address:
         raise InvalidInputError(f"source and target are both {source.address}; copy_many copies to another address")
-    check_prefix(prefix)
+    wanted = chosen(source, keys, prefix)
     writer = BulkWriter(target, on_conflict, progress)
-    if keys is None:
+    if wanted is None:
         await writer.write(_scanned(source, prefix), lambda: _keys(source, prefix))
         absent = 0
     else:
-        if prefix:
-            raise InvalidInputError("copy_many takes keys or a prefix, not both")
-        wanted = sorted(_named(source, keys))
         missing: list[str] = []
         await writer.write(_read(source, wanted, missing), lambda: _present(source, wanted))
         absent = len(missing)
@@ -90,15 +87,21 @@ async def copy_many(
     )
 
 
+def chosen(source: Keystore, keys: Iterable[str] | None, prefix: str) -> list[str] | None:
+    """Return the `keys` to copy, each once and in order, or None for all that begin with `prefix`; never both."""
+    check_prefix(prefix)
+    if keys is None:
+        return None
+    if prefix:
+        raise InvalidInputError("name keys or a prefix to copy, not both")
+    if isinstance(keys, (str, bytes)) or not hasattr(keys, "__iter__"):
+        raise InvalidInputError(f"keys must be several keys, such as a list, not {type(keys).__name__}")
+    return sorted({source._key(key) for key in keys})
+
+
 def _op(key: str, entry: Entry, expect: int | None = None) -> Op:
     # FOREVER, lest the target's default lifetime befall an entry that has none.
     return Op(key, entry.value, FOREVER, expect, entry.expires_at_ms)
-
-
-def _named(source: Keystore, keys: Iterable[str]) -> set[str]:
-    if isinstance(keys, (str, bytes)) or not hasattr(keys, "__iter__"):
-        raise InvalidInputError(f"keys must be several keys, such as a list, not {type(keys).__name__}")
-    return {source._key(key) for key in keys}
 
 
 async def _scanned(source: Keystore, prefix: str) -> AsyncGenerator[Op, None]:

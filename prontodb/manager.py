@@ -15,15 +15,15 @@ from prontodb.doctor import examine
 from prontodb.engine.sqlite import cloning
 from prontodb.engine.sqlite.engine import DESCRIPTORS_EACH, SqliteEngine
 from prontodb.engine.sqlite.lifecycle import Lifecycle
-from prontodb.errors import AddressBusyError, AddressNotFoundError, InvalidInputError
+from prontodb.errors import AddressBusyError, AddressNotFoundError, InvalidInputError, InvalidSettingsError
 from prontodb.keystore import Keystore
 from prontodb.log import event
 from prontodb.model.address import DEFAULT_NAME, Address
 from prontodb.model.clock import Clock
-from prontodb.model.key import check_key, check_prefix
 from prontodb.model.layout import Layout
 from prontodb.model.operation import Fence
 from prontodb.model.root import checked_root, root_from
+from prontodb.model.settings import Settings
 from prontodb.registry import configuration
 from prontodb.registry.addresses import AddressRegistry
 from prontodb.storage.files import check_file_system, make_root, raise_descriptor_limit, resolved
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from prontodb.doctor import DoctorReport
     from prontodb.engine.sqlite.engine import SqliteKeyspace
     from prontodb.model.reports import CopyReport, ImportReport
-    from prontodb.model.settings import Settings
 
 SPARE_DESCRIPTORS = 64
 """Left to the application when the number of open keystores is fitted to the descriptor limit."""
@@ -168,8 +167,7 @@ class SessionManager:
         self, original: Keystore, destination: Address, keys: Iterable[str] | None, prefix: str, on_conflict: str
     ) -> CopyReport:
         """Build the target beside its place, complete, then publish it by one rename."""
-        wanted = None if keys is None else [check_key(key) for key in keys]
-        check_prefix(prefix)
+        wanted = copying.chosen(original, keys, prefix)
         copying.check_on_conflict(on_conflict)
         limits, clock = self._settings.limits, self._clock
         return await self._engine.beside(
@@ -211,6 +209,13 @@ def as_address(address: object) -> Address:
     raise InvalidInputError(f"an address is Address(user, cursor) or 'user/cursor', not {type(address).__name__}")
 
 
+def _as_path(root: object) -> str:
+    path = os.fspath(root) if isinstance(root, os.PathLike) else root
+    if not isinstance(path, str):
+        raise InvalidInputError(f"root must be a path as text or a Path, not {type(path).__name__}")
+    return path
+
+
 @asynccontextmanager
 async def open_manager(
     root: str | os.PathLike[str] | None = None, *, settings: Settings | None = None, clock: Clock | None = None
@@ -221,7 +226,9 @@ async def open_manager(
     `settings` None reads `registry/global_config.json`. Raises `UnsupportedBackendError` outside asyncio.
     """
     running_loop()
-    path = root_from(os.environ) if root is None else checked_root(os.fspath(root), "root")
+    if settings is not None and not isinstance(settings, Settings):
+        raise InvalidSettingsError(f"settings must be prontodb.Settings(...), not {type(settings).__name__}")
+    path = root_from(os.environ) if root is None else checked_root(_as_path(root), "root")
     layout = Layout(resolved(path))
     clock = clock or Clock()
     descriptors = raise_descriptor_limit()
@@ -241,7 +248,8 @@ async def open_manager(
         one_shot=False,
         unsafe_file_system=settings.unsafe_file_system,
     )
-    most = max(1, min(settings.max_open_keystores, (descriptors - SPARE_DESCRIPTORS) // DESCRIPTORS_EACH))
+    spare = min(SPARE_DESCRIPTORS, descriptors // 2)
+    most = max(1, min(settings.max_open_keystores, (descriptors - spare) // DESCRIPTORS_EACH))
     engine = SqliteEngine(lifecycle, settings, clock, max_open=most)
     event("manager.opened", root=layout.root, max_open_keystores=most, descriptor_limit=descriptors)
     try:

@@ -3,7 +3,7 @@
 import random
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -33,13 +33,15 @@ def recorded(tmp_path: Path, durability: str) -> tuple[Path, list[Event]]:
     return base, powercut.record(command, base, tmp_path / "log")
 
 
-def images(tmp_path: Path, base: Path, events: list[Event]) -> Iterator[tuple[str, int, Path]]:
+def images(
+    tmp_path: Path, base: Path, events: list[Event], modes: Sequence[str] = MODES
+) -> Iterator[tuple[str, int, Path]]:
     """Lay out image after image: where the power went, how many steps were acknowledged by then, and the root."""
     chance = random.Random(SEED)
     disk, acknowledged = Disk(base), 0
     for number, event in enumerate(events):
         weighty = event.kind in ("sync", "ack", "move")
-        for mode in MODES if weighty else MODES[2 + number % 2 :][:1] if number % STEP == 0 else ():
+        for mode in modes if weighty else modes[-1 - number % 2 :][:1] if number % STEP == 0 else ():
             place = tmp_path / "image"
             disk.lay(place, mode, chance)
             yield (
@@ -77,7 +79,7 @@ def test_relaxed_durability_loses_the_last_steps_at_most_and_damages_nothing(tmp
     print(f"seed {SEED}")
     base, events = recorded(tmp_path, "relaxed")
     faults = []
-    for where, acknowledged, root in images(tmp_path, base, events):
+    for where, acknowledged, root in images(tmp_path, base, events, (powercut.LOST, powercut.SCATTERED)):
         try:
             found = worker.observe(str(root))
             damage = [fault for address in found.addresses for fault in keystore_faults(str(root), address)]

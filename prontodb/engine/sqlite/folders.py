@@ -127,6 +127,11 @@ class Staged:
 def stage(layout: Layout, address: Address, created_at_ms: int) -> Staged:
     """Build a complete, empty keystore beside its place. The caller publishes or discards it."""
     user = make_root(layout.root, *layout.user_parts(address.user))
+    # Whoever made the folders above may have been killed before syncing their names; what is acknowledged here must
+    # not hang from a name that a power cut takes away.
+    for parts in ((), (ADDRESSES,)):
+        with open_root(layout.root, *parts) as above:
+            above.sync()
     try:
         name = f"{STAGED_PREFIX}{address.cursor}@{os.urandom(6).hex()}"
         folder = user.make(name)

@@ -67,6 +67,14 @@ def test_the_table_is_written_from_the_json(tmp_path: Path) -> None:
     assert lines[7] == "Missing: lmdb: not installed."
 
 
+def test_a_busy_machine_is_named(tmp_path: Path) -> None:
+    found = results(tmp_path)
+    found["machine"] |= {"load": [0.2, 0.1, 0.1], "cores": 2}
+    assert "busy" not in markdown(found)
+    found["machine"] |= {"load": [3.0, 0.1, 0.1]}
+    assert "busy with other work (load 3 on 2 cores" in markdown(found)
+
+
 def test_figures_have_three_digits() -> None:
     assert [figure(value, "x") for value in (0.0, 0.256, 5.02, 27.46, 1234.5)] == [
         "0x", "0.26x", "5.02x", "27.5x", "1,234x",

@@ -42,9 +42,9 @@ def test_a_position_has_a_text_form() -> None:
 
 
 def test_paths_lie_where_the_design_says() -> None:
-    layout, address = Layout("/root"), Address("agent1", "prod")
-    assert layout.keystore_path(address) == "/root/addresses/agent1/prod/keystore.db"
-    assert layout.path(*layout.lock_parts(address)) == "/root/registry/locks/agent1@prod"
+    layout, address = Layout("/data"), Address("agent1", "prod")
+    assert layout.keystore_path(address) == "/data/addresses/agent1/prod/keystore.db"
+    assert layout.path(*layout.lock_parts(address)) == "/data/registry/locks/agent1@prod"
     # A lock of creation is shared by twins, and meets no address's lock: '@' is in no name.
     assert layout.creation_lock_parts("Agent1") == layout.creation_lock_parts("agent1")
     taken = {layout.lock_parts(address), layout.creation_lock_parts("agent1"), layout.registry_lock_parts()}
