@@ -20,7 +20,12 @@ def event(name: str, **fields: object) -> None:
 
 
 def enable(stream: TextIO, *, as_json: bool = False) -> None:
-    """Write events to `stream`, one a line: readable, or JSON for machines."""
+    """Write events to `stream`, one a line: readable, or JSON for machines.
+
+    An event that `stream` cannot take (closed, full) is dropped: talk never fails the work it tells of.
+    """
+    import contextlib
+
     import structlog
 
     renderer = (
@@ -28,13 +33,19 @@ def enable(stream: TextIO, *, as_json: bool = False) -> None:
         if as_json
         else structlog.dev.ConsoleRenderer(colors=stream.isatty(), pad_event_to=0)
     )
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+
+    def encodable(_logger: object, _method: str, line: Any) -> str:
+        return str(line).encode(encoding, "backslashreplace").decode(encoding)
+
     logger = structlog.wrap_logger(
         structlog.PrintLogger(stream),
-        processors=[structlog.processors.TimeStamper(fmt="iso", utc=True), _escape, renderer],
+        processors=[structlog.processors.TimeStamper(fmt="iso", utc=True), _escape, renderer, encodable],
     )
 
     def emit(name: str, **fields: object) -> None:
-        logger.msg(name, **{field: _plain(value) for field, value in fields.items()})
+        with contextlib.suppress(OSError, ValueError):  # ValueError: the stream is closed
+            logger.msg(name, **{field: _plain(value) for field, value in fields.items()})
 
     _emit[:] = [emit]
 

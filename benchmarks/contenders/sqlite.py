@@ -12,7 +12,7 @@ import aiosqlite
 from sqlcipher3 import dbapi2 as sqlite
 
 from benchmarks.contenders import DURABLE
-from prontodb.storage.connection import AUTOCHECKPOINT_PAGES, WRITER_CACHE_KIB
+from prontodb.storage.connection import AUTOCHECKPOINT_PAGES, CACHE_KIB
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +23,7 @@ PRAGMAS = (
     "PRAGMA auto_vacuum=INCREMENTAL",
     "PRAGMA journal_mode=WAL",
     "PRAGMA synchronous=FULL",
-    f"PRAGMA cache_size=-{WRITER_CACHE_KIB}",
+    f"PRAGMA cache_size=-{CACHE_KIB}",
     f"PRAGMA wal_autocheckpoint={AUTOCHECKPOINT_PAGES}",
     "PRAGMA secure_delete=FAST",
     "PRAGMA temp_store=MEMORY",

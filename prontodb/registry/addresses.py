@@ -92,7 +92,12 @@ class AddressRegistry:
             with open_root(self._layout.root, REGISTRY) as folder:
                 if folder.check_file(ADDRESS_REGISTRY_FILE) is None:
                     return []
-                connection = self._connect_to_read(folder)
+                try:
+                    connection = self._connect_to_read(folder)
+                except UnavailableError:
+                    if folder.check_file(ADDRESS_REGISTRY_FILE) is not None:
+                        raise
+                    return []  # set aside by another process a moment ago
         except FileNotFoundError:
             return []
         try:
@@ -189,6 +194,12 @@ class AddressRegistry:
                 connection = self._connect(folder)
             except CorruptError:
                 self._begin(folder, damaged=True)
+                connection = self._connect(folder)
+            except UnavailableError:
+                if folder.check_file(ADDRESS_REGISTRY_FILE) is not None:
+                    raise
+                # Another process is between setting a damaged index aside and publishing the new one.
+                self._begin(folder, damaged=False)
                 connection = self._connect(folder)
             try:
                 connection.execute("BEGIN IMMEDIATE").close()
