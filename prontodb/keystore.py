@@ -262,7 +262,8 @@ class Keystore:
     async def touch(self, key: str, ttl: Ttl = None) -> bool:
         """Begin the lifetime of `key` anew; return False when it is absent.
 
-        `ttl` is the new lifetime; with None it is the namespace's default, else as long as it was last given.
+        `ttl` is the new lifetime; with None it is the namespace's default, else as long as the entry had when it was
+        last written: what it was given, or what was left at an increment, which keeps the expiry.
         """
         lifetime = lifetime_ms(ttl)
         inherits = lifetime == INHERIT and namespace_of(self._key(key)) in await self._keyspace.lifetimes()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from prontodb.cli import output
-from prontodb.cli.data import missed
+from prontodb.cli.data import exists_already, missed
 from prontodb.cli.environment import Place, address
 from prontodb.cli.output import DONE
 from prontodb.cli.parsing import PATH, Args, Syntax
@@ -93,7 +93,10 @@ def _copy_many(args: Args, place: Place, source: Address, target: Address) -> in
         on_conflict = "replace" if args.flag("--overwrite") else "fail"
     shot = place.one_shot(source, create=False)
     with shot as original, place.one_shot(target) as copy:
-        report = run(copy_many(original, copy, prefix=prefix, on_conflict=on_conflict))
+        try:
+            report = run(copy_many(original, copy, prefix=prefix, on_conflict=on_conflict))
+        except RevisionConflictError as error:
+            raise exists_already(error.key, target, "copied") from None
         known = shot.exists()
     if not known:
         return missed(None, source)

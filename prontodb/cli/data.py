@@ -7,7 +7,7 @@ from prontodb.cli.environment import Place, address
 from prontodb.cli.output import DONE, ERROR, MISS
 from prontodb.cli.parsing import PATH, Args, Syntax
 from prontodb.direct import run
-from prontodb.errors import InvalidInputError, shown
+from prontodb.errors import ConflictError, InvalidInputError, shown
 
 SYNTAX = {
     "set": Syntax(
@@ -112,6 +112,14 @@ def missed(key: str | None, where: object) -> int:
     else:
         output.note(f"no key {shown(key)} at {where}")
     return MISS
+
+
+def exists_already(key: str, where: object, done: str) -> ConflictError:
+    """Return what to raise when nothing was `done` since one of many keys is there already."""
+    return ConflictError(
+        f"key {shown(key)} exists already at {where}; nothing was {done} "
+        "(--on-conflict keep leaves such keys, --on-conflict replace writes over them)"
+    )
 
 
 def entry_fields(entry: object) -> dict[str, object]:

@@ -121,7 +121,8 @@ def _explain(error: Exception) -> None:
         if str(error):
             output.error(str(error))
     elif isinstance(error, ProntoError):
-        output.error(str(error))
+        # A note says how much of a long work was done.
+        output.error("; ".join((str(error), *getattr(error, "__notes__", ()))))
     elif isinstance(error, MemoryError):
         output.error("out of memory; nothing more was done")
     elif isinstance(error, OSError) and error.errno:

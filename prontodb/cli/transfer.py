@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 
 from prontodb.cli import output
+from prontodb.cli.data import exists_already
 from prontodb.cli.environment import Place, address
 from prontodb.cli.output import DONE
 from prontodb.cli.parsing import Args, Syntax
 from prontodb.cli.piping import stdin
 from prontodb.direct import run
-from prontodb.errors import InvalidInputError, shown
+from prontodb.errors import InvalidInputError, RevisionConflictError, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -82,6 +83,8 @@ def do_import(args: Args) -> int:
     try:
         with place.one_shot(where) as keystore:
             report = run(import_file(keystore, file, on_conflict=on_conflict))
+    except RevisionConflictError as error:
+        raise exists_already(error.key, where, "imported") from None
     finally:
         if path not in (None, "-"):
             file.close()

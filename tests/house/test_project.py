@@ -41,6 +41,17 @@ def test_everything_we_install_is_pinned() -> None:
     assert wanted - {package(line) for line in pins} == set()
 
 
+def test_every_test_and_file_that_a_document_names_exists() -> None:
+    documents = [ROOT / "README.md", *sorted((ROOT / "ops").rglob("*.md"))]
+    named = {
+        (document.relative_to(ROOT).as_posix(), found)
+        for document in documents
+        for found in re.findall(r"`((?:tests|ops|prontodb|benchmarks)/[\w./-]+)`", document.read_text(encoding="utf-8"))
+    }
+    assert len(named) > 20
+    assert sorted((document, path) for document, path in named if not (ROOT / path).exists()) == []
+
+
 def test_the_oldest_python_is_the_same_everywhere() -> None:
     oldest = PROJECT["requires-python"].removeprefix(">=")
     classified = [

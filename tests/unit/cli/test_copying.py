@@ -51,7 +51,10 @@ def test_a_prefix_is_copied_to_another_address(filled: Cli) -> None:
     [report] = filled.ok("copy", "--prefix", "app.", "--to-user", "b", "--json").json
     assert report["copied"] == 2
     assert filled.ok("keys", "--user", "b").lines == ["app.a.k", "app.b.k"]
-    assert "was expected absent" in filled.fails("copy", "--prefix", "", "--to-user", "b")
+    assert filled.fails("copy", "--prefix", "", "--to-user", "b") == (
+        "key 'app.a.k' exists already at b/_default; nothing was copied "
+        "(--on-conflict keep leaves such keys, --on-conflict replace writes over them)"
+    )
     assert filled.ok("keys", "--user", "b").lines == ["app.a.k", "app.b.k"]
     [report] = filled.ok("copy", "--prefix", "", "--to-user", "b", "--on-conflict", "keep", "--json").json
     assert (report["copied"], report["kept"]) == (1, 2)

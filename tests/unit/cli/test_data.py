@@ -238,7 +238,7 @@ def test_a_line_of_error_shows_no_control_characters_whatever_was_typed(cli: Cli
 
 def test_what_fails_leaves_what_was_stored(cli: Cli, root: Path) -> None:
     cli.ok("set", "k", "v")
-    cli.ok("get", "k")  # a reader leaves an empty -wal and -shm (DESIGN 11.7)
+    cli.ok("get", "k")  # a reader leaves an empty -wal and -shm
     before = tree(root)
     cli.fails("set", "k", "new", "--ttl", "never again")
     cli.fails("set", "a..b", "new")
