@@ -20,7 +20,6 @@ from prontodb.model.address import Address
 from prontodb.model.clock import Clock
 from prontodb.model.layout import KEYSTORE_FILE
 from prontodb.registry.addresses import ACTIVE, DELETING, RENAMING, Row
-from prontodb.storage import connection as sqlite
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -271,14 +270,13 @@ class AddressBook:
 
     def describe(self, address: Address) -> AddressReport:
         """Return what one address holds. Raises `AddressNotFoundError`, `CorruptError`, `BusyError`."""
-        connection, _ = opening.open_reader(self._layout, address, busy_timeout_ms=self._busy_ms)
-        path = self._layout.keystore_path(address)
-        try:
-            facts = inspection.facts(connection, self._clock.wall_ms())
-        except sqlite.ERRORS as error:
-            raise sqlite.translated(error, path) from error
-        finally:
-            connection.close()
+        now_ms = self._clock.wall_ms()
+        facts = opening.read(
+            self._layout,
+            address,
+            lambda connection: inspection.facts(connection, now_ms),
+            busy_timeout_ms=self._busy_ms,
+        )
         problem, about = None, metadata.Metadata(0, None, {})
         with opening.open_folder(self._layout, address) as folder:
             keystore = folder.stat(KEYSTORE_FILE)
@@ -288,7 +286,7 @@ class AddressBook:
                 problem = str(error)
         return AddressReport(
             address=address,
-            path=path,
+            path=self._layout.keystore_path(address),
             format=FORMAT,
             incarnation=facts.incarnation,
             created_at_ms=about.created_at_ms if problem is None else None,
@@ -315,14 +313,16 @@ class AddressBook:
         Damage is a line, never an exception. Raises `AddressNotFoundError`, `BusyError` and what else keeps
         us from looking.
         """
+        path = self._layout.keystore_path(address)
         try:
-            connection, _ = opening.open_reader(self._layout, address, busy_timeout_ms=self._busy_ms)
+            found = opening.read(
+                self._layout,
+                address,
+                lambda connection: inspection.faults(connection, path, deep=deep),
+                busy_timeout_ms=self._busy_ms,
+            )
         except (CorruptError, NewerFormatError, UnsafePathError) as error:
             return [str(error)]
-        try:
-            found = inspection.faults(connection, self._layout.keystore_path(address), deep=deep)
-        finally:
-            connection.close()
         with opening.open_folder(self._layout, address) as folder:
             try:
                 metadata.read(folder)

@@ -21,7 +21,7 @@ from prontodb.model.ttl import lifetime_ms, ttl_ms
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
     from typing import Protocol
 
     from prontodb.engine.protocol import Keyspace
@@ -45,6 +45,7 @@ FIRST_PAGE = 64
 
 _MAX_DIGITS = 19  # of 64 bits
 _LOWEST, _HIGHEST = -(2**63), 2**63 - 1
+_LONGEST_WAIT_S = 10**10  # three hundred years; beyond them a wait is one without end
 
 Ttl = float | str | None
 """A lifetime: seconds, text like '15m', 'never', or None for the default of the key's namespace."""
@@ -122,14 +123,21 @@ class Keystore:
         """Yield the live entries whose keys begin with `prefix`, in byte order.
 
         Read page by page, each page one snapshot: an entry that is there all along is seen exactly once, one that comes
-        or goes meanwhile may be seen or not, and nothing is held open between pages.
+        or goes meanwhile may be seen or not, and nothing is held open between pages. One that expires before it is its
+        turn is left out.
         """
+        async for page in self._pages(prefix):
+            for entry in page:
+                # The page is as old as its reader is slow.
+                if entry.expires_at_ms is None or entry.is_live(self._clock.wall_ms()):
+                    yield entry
+
+    async def _pages(self, prefix: str) -> AsyncIterator[Sequence[Entry]]:
         self._check_open()
         lo, hi = check_prefix(prefix), prefix_end(prefix)
         limit = FIRST_PAGE
         while page := await self._keyspace.scan(lo, hi, limit):
-            for entry in page:
-                yield entry
+            yield page
             self._check_open()
             lo, limit = after(page[-1].key), min(limit * 4, self._limits.max_page)
 
@@ -321,18 +329,15 @@ class Keystore:
     ) -> str | None:
         """Return the value of `key` as soon as `predicate(value)` holds; by default, as soon as it exists.
 
-        `timeout` in seconds; None takes the `wait_s` setting. Raises `WaitTimeoutError`.
+        `timeout` in seconds: 0 or less looks once, infinity has no end, None takes the `wait_s` setting. Raises
+        `WaitTimeoutError`.
         """
         from prontodb.watching import wait_for
 
         if predicate is not None and not callable(predicate):
             raise InvalidInputError(f"predicate must be a function of the value, not {type(predicate).__name__}")
-        if timeout is not None and (
-            not isinstance(timeout, (int, float)) or isinstance(timeout, bool) or timeout != timeout
-        ):
-            raise InvalidInputError("timeout must be a number of seconds, or None for the wait_s setting")
-
-        return await wait_for(self, self._key(key), predicate, self._limits.wait_s if timeout is None else timeout)
+        timeout_s = self._limits.wait_s if timeout is None else _seconds(timeout)
+        return await wait_for(self, self._key(key), predicate, timeout_s)
 
     # Inside
 
@@ -398,6 +403,13 @@ def _revision(expect: object) -> int | None:
     if expect is not None and (not isinstance(expect, int) or isinstance(expect, bool) or not 0 <= expect <= _HIGHEST):
         raise InvalidInputError("expect must be a revision: a whole number, 0 for absent")
     return expect
+
+
+def _seconds(timeout: object) -> float:
+    if not isinstance(timeout, (int, float)) or isinstance(timeout, bool) or timeout != timeout:
+        raise InvalidInputError("timeout must be a number of seconds, or None for the wait_s setting")
+    # Whole numbers of any length go in, and no clock can add them.
+    return max(timeout, 0) if timeout < _LONGEST_WAIT_S else float("inf")
 
 
 def _whole_number(entry: Entry) -> int:

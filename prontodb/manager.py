@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 SPARE_DESCRIPTORS = 64
 """Left to the application when the number of open keystores is fitted to the descriptor limit."""
+ATTEMPTS = 5
+"""How often a session makes its address again that another process deletes at the same time."""
 
 
 class SessionManager:
@@ -89,14 +91,16 @@ class SessionManager:
             event("session.closed", address=address, session=fence.session)
 
     async def _keyspace(self, address: Address, create: bool) -> SqliteKeyspace:
-        try:
-            keyspace = await self._engine.keyspace(address)
-        except AddressNotFoundError:
-            if not create:
-                raise
-            await self._engine.create(address)
-            self._registered.add(address)
-            return await self._engine.keyspace(address)
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                keyspace = await self._engine.keyspace(address)
+                break
+            except AddressNotFoundError:
+                # Made here and gone again: somebody else deletes it at this very moment.
+                if not create or attempt == ATTEMPTS:
+                    raise
+                await self._engine.create(address)
+                self._registered.add(address)
         if address not in self._registered:
             # A creation that was killed before its registry row, or a lost registry, heals here.
             self._registered.add(address)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from prontodb.bulk import FAIL, BulkWriter, check_on_conflict
-from prontodb.errors import ConflictError, InvalidImportError, NewerFormatError
+from prontodb.errors import ConflictError, InvalidImportError, InvalidInputError, NewerFormatError
 from prontodb.model import exchange
 from prontodb.model.exchange import LineReader, max_line_bytes
 from prontodb.model.limits import MIB
@@ -60,19 +60,23 @@ def check_lines(lines: Iterable[bytes | str], limits: Limits, now_ms: int) -> Ch
     Raises `InvalidImportError` with the number of the first wrong line. Blocks while it works: hand large
     imports to a worker thread, then `store` what it returns.
     """
+    # A text is an iterable too, of its characters.
+    if isinstance(lines, (str, bytes)) or not hasattr(lines, "__iter__"):
+        raise InvalidInputError(f"lines must be several lines, such as a list or a file, not {type(lines).__name__}")
     held: list[Op] = []
     size = 0
 
     def counted() -> Iterator[bytes | str]:
         nonlocal size
         for line in lines:
+            yield line
+            # Afterwards, when the reader has judged that it is a line, and not longer than one may be.
             size += len(line)
             if size > MAX_IMPORT_BYTES:
                 raise InvalidImportError(
                     f"a stream may hold {MAX_IMPORT_BYTES:,} bytes, since all of it is checked before it is "
                     "written; import from a file, which can be read twice"
                 )
-            yield line
 
     def keep(op: Op) -> None:
         held.append(op)

@@ -8,26 +8,30 @@ from typing import TYPE_CHECKING
 import anyio
 
 from prontodb.errors import InvalidInputError, WaitTimeoutError, shown
-from prontodb.model.operation import Position
+from prontodb.model.operation import Change, Position
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from prontodb.keystore import Keystore
-    from prontodb.model.operation import Change
 
 WAIT_S = 3_600.0
 """How long one wait for a change lasts before it is begun again; nothing but a bound."""
 
 
 class Watch:
-    """An async iterator of changes. `position`, as text, is where a later watch can go on (`watch(since=...)`)."""
+    """An async iterator of changes. `position`, as text, is where a later watch can go on (`watch(since=...)`).
+
+    Tasks that share one watch share its changes: each comes to one of them.
+    """
 
     def __init__(self, keystore: Keystore, prefix: str, since: str | None) -> None:
         self._keystore, self._prefix = keystore, prefix
         self._position = None if since is None else parse_position(since)
         self._ready: deque[Change] = deque()
         self._yielded = 0  # the revision of the last change handed out
+        # Without it, of two tasks that wait, the second would go on waiting while changes of its page are ready.
+        self._turn = anyio.Lock(fast_acquire=True)
 
     @property
     def position(self) -> str | None:
@@ -43,13 +47,21 @@ class Watch:
 
     async def start(self) -> None:
         """Fix the beginning at the present end of the history, unless a position was given."""
+        async with self._turn:
+            await self._start()
+
+    async def _start(self) -> None:
         if self._position is None:
             self._position = await self._keystore._keyspace.position()
 
     async def __anext__(self) -> Change:
-        """Wait for the next change. Cancelling loses nothing."""
+        """Wait for the next change; one that has expired by then comes without its entry. Cancelling loses nothing."""
+        async with self._turn:
+            return await self._next()
+
+    async def _next(self) -> Change:
         self._keystore._check_open()
-        await self.start()
+        await self._start()
         keyspace = self._keystore._keyspace
         while not self._ready:
             assert self._position is not None
@@ -61,7 +73,9 @@ class Watch:
             self._ready.extend(change for change in page.changes if change.key.startswith(self._prefix))
         change = self._ready.popleft()
         self._yielded = change.revision
-        return change
+        if change.entry is None or change.entry.is_live(self._keystore._clock.wall_ms()):
+            return change
+        return Change(change.key, None, change.revision)
 
 
 def parse_position(text: object) -> Position:

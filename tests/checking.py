@@ -24,11 +24,12 @@ from prontodb.model.layout import (
     Layout,
 )
 from prontodb.storage.connection import one, rows
+from prontodb.storage.reserve import RESERVE_FILE
 
 if TYPE_CHECKING:
     from prontodb.storage.connection import Connection
 
-_IN_REGISTRY = {ADDRESS_REGISTRY_FILE, CONFIG_FILE, LOCKS}
+_IN_REGISTRY = {ADDRESS_REGISTRY_FILE, CONFIG_FILE, LOCKS, RESERVE_FILE}
 _IN_LOCKS = {ADDRESS_LOCK_FILE, CREATE_LOCK_FILE, REGISTRY_LOCK_FILE}
 _IN_ADDRESS = {KEYSTORE_FILE, METADATA_FILE}
 

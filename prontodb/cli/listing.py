@@ -69,7 +69,9 @@ SYNTAX = {
     "nss": Syntax(
         about=(
             "Prints every namespace that holds live keys as project.namespace, one a line; what is "
-            "left out in keys is spelled 'default'. Each line can be given to keys and scan."
+            "left out in keys is spelled 'default'. Each line can be given to keys and scan as SCOPE, "
+            "after -- if it begins with a dash. What only --raw can store is reached with keys --prefix "
+            "alone: an empty part, or 'default' stored as a part of the key."
         ),
         examples=(("prontodb nss", "app.config, default.default, ..."),),
     ),

@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _explain(error)
         return output.ERROR
     finally:
-        _report_closed()
+        _report_files()
 
 
 def _decoded(argv: Sequence[str]) -> list[str]:
@@ -133,11 +133,16 @@ def _explain(error: Exception) -> None:
         output.error(f"internal error ({type(error).__name__}); run it again with --debug and report what it prints")
 
 
-def _report_closed() -> None:
-    """Say which files others could read until now; asked only of commands that touched files at all."""
+def _report_files() -> None:
+    """Say which files others could read, and which logs are lost; asked only of commands that touched files at all."""
     files = sys.modules.get("prontodb.storage.files")
     if files is None:
         return
     for path in files.CLOSED_TO_OTHERS:
         output.note(f"others could read {shown(path)}; it is closed to them now")
     files.CLOSED_TO_OTHERS.clear()
+    opening = sys.modules.get("prontodb.engine.sqlite.opening")
+    if opening is not None:
+        for path in dict.fromkeys(opening.LOST_LOGS):
+            output.note(f"{shown(path)} was taken away; what it held is lost, the last checkpoint is what is left")
+        opening.LOST_LOGS.clear()

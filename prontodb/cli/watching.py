@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from prontodb.cli import output
@@ -12,7 +15,8 @@ from prontodb.errors import AddressNotFoundError, shown
 from prontodb.model.key import check_prefix
 
 if TYPE_CHECKING:
-    import anyio
+    from collections.abc import Callable, Iterator
+    from types import FrameType
 
     from prontodb.model.address import Address
     from prontodb.model.operation import Change
@@ -56,9 +60,10 @@ def do_watch(args: Args) -> int:
         if not shot.exists():
             raise AddressNotFoundError(where)
 
-    import anyio
+    with watching.hearing():
+        import anyio
 
-    anyio.run(watching.run, place, where, prefix, since, backend="asyncio")
+        anyio.run(watching.run, place, where, prefix, since, backend="asyncio")
     return watching.outcome()
 
 
@@ -91,31 +96,47 @@ class _Watching:
         self._json = args.flag("--json")
         self._left, self._timeout_s = count, timeout_s
         self._signal: int | None = None
-        self._failure: Exception | None = None
+        self._end: Callable[[], object] | None = None
+
+    @contextmanager
+    def hearing(self) -> Iterator[None]:
+        """Take SIGINT and SIGTERM as the wish to end, for the whole block.
+
+        Nothing is raised where they strike: inside of the event loop or an import that would end anywhere.
+        """
+        # A signal that is ignored, as in the background of a shell, stays so.
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        heard = [number for number, handler in before.items() if handler not in (signal.SIG_IGN, None)]
+        if threading.current_thread() is not threading.main_thread():
+            heard = []  # called from a thread, where the application decides about signals
+        try:
+            for number in heard:
+                signal.signal(number, self._hear)
+            yield
+        finally:
+            for number in heard:
+                signal.signal(number, before[number])
+
+    def _hear(self, number: int, _frame: FrameType | None) -> None:
+        self._signal = number
+        signal.signal(number, signal.SIG_DFL)  # a second one ends the process where it stands
+        if self._end is not None:
+            self._end()
 
     async def run(self, place: Place, where: Address, prefix: str, since: str | None) -> None:
-        """Follow until something ends it. Failures are kept, so that no task group wraps them."""
+        """Follow until something ends it."""
         import anyio
 
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._end_on_signal, tasks.cancel_scope)
+        from prontodb.storage.lane import running_loop
+
+        wake = running_loop().call_soon_threadsafe
+        with anyio.CancelScope() as scope:
+            self._end = lambda: wake(scope.cancel)
             try:
-                await self._follow(place, where, prefix, since)
-            except Exception as error:  # noqa: BLE001 - kept as it is; `outcome` raises it outside of the task group
-                self._failure = error
-            tasks.cancel_scope.cancel()
-
-    async def _end_on_signal(self, scope: anyio.CancelScope) -> None:
-        import signal
-
-        import anyio
-
-        # A signal that is ignored, as in the background of a shell, stays so.
-        heard = [each for each in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(each) != signal.SIG_IGN]
-        with anyio.open_signal_receiver(*heard) as signals:
-            async for number in signals:
-                self._signal = number
-                scope.cancel()
+                if self._signal is None:  # else it came before there was a scope to cancel
+                    await self._follow(place, where, prefix, since)
+            finally:
+                self._end = None
 
     async def _follow(self, place: Place, where: Address, prefix: str, since: str | None) -> None:
         import anyio
@@ -153,11 +174,7 @@ class _Watching:
             self._left -= 1
 
     def outcome(self) -> int:
-        """Return the exit code; raise what went wrong."""
-        import signal
-
-        if self._failure is not None:
-            raise self._failure
+        """Return the exit code."""
         if self._signal is not None:
             return INTERRUPTED if self._signal == signal.SIGINT else TERMINATED
         if self._left:

@@ -50,6 +50,7 @@ def examine(
     visit.take(tree.problems())
     if tree.blocked or not visit.can_enter():
         return visit.report(facts)
+    visit.make_room()
     settings = visit.settings()
     visit.take(machine.problems(facts, unsafe_file_system=settings.unsafe_file_system))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 from prontodb.doctor.findings import REPAIR, error, warning
@@ -62,7 +63,7 @@ def registry(book: AddressBook) -> Iterator[Problem]:
     for address in missing:
         yield warning(
             f"address {address} is missing: its folder went without 'prontodb address delete'",
-            f"restore it, or forget it: prontodb address delete {address} --yes",
+            f"bring its folder back, or forget it: prontodb address delete {address} --yes",
         )
 
 
@@ -96,12 +97,24 @@ class Keystores:
         self._layout, self._book, self._lifecycle, self._limits = layout, book, lifecycle, limits
 
     def problems(self, address: Address, *, deep: bool) -> Iterator[Problem]:
-        """Yield what is wrong with one keystore."""
+        """Yield what is wrong with one keystore; nothing of one that was deleted since it was listed."""
+        for problem in self._look(address, deep=deep):
+            if self._is_gone(address):
+                return
+            yield problem
+
+    def _is_gone(self, address: Address) -> bool:
+        try:
+            return not self._lifecycle.exists(address)
+        except ProntoError:
+            return False
+
+    def _look(self, address: Address, *, deep: bool) -> Iterator[Problem]:
         try:
             yield from self._mode(address)
             faults = self._book.check(address, deep=deep)
             for fault in faults:
-                yield error(f"{address}: {fault}", _restore(address))
+                yield error(f"{address}: {fault}", self._way_back(address))
             if not faults:
                 yield from self._wal(address)
         except ProntoError as trouble:
@@ -133,6 +146,10 @@ class Keystores:
 
         yield warning(f"the WAL of {address} has grown to {size:,} bytes", REPAIR, heal)
 
-
-def _restore(address: Address) -> str:
-    return f"restore it from a backup: prontodb restore REF --user {address.user} --cursor {address.cursor}"
+    def _way_back(self, address: Address) -> str:
+        folder = shlex.quote(self._layout.path(*self._layout.address_parts(address)))
+        command = f"prontodb --user {address.user} --cursor {address.cursor}"
+        return (
+            f"put {folder} back from a copy of it; without one, save what can be read: {command} export PREFIX > FILE; "
+            f"then: prontodb address delete {address} --yes; {command} import FILE"
+        )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from prontodb.doctor import keystores, reserve
+from prontodb.doctor import keystores
 from prontodb.doctor.findings import ERROR, REPAIR, WARNING, DoctorReport, Finding, Problem, error, warning
 from prontodb.engine.sqlite import folders
-from prontodb.errors import ProntoError, StorageFullError
+from prontodb.errors import ProntoError
 from prontodb.model.layout import CONFIG_FILE, REGISTRY
 from prontodb.model.settings import Settings
 from prontodb.registry import configuration
+from prontodb.storage import reserve
 from prontodb.storage.files import open_root
 
 if TYPE_CHECKING:
@@ -48,17 +49,9 @@ class Visit:
             self._add(finding)
             return
         try:
-            self._repaired.append(self._healed(problem.heal))
+            self._repaired.append(problem.heal())
         except ProntoError as failure:
             self._add(Finding(finding.level, f"{finding.what} (not repaired: {failure})", finding.fix))
-
-    def _healed(self, heal: Callable[[], str]) -> str:
-        try:
-            return heal()
-        except StorageFullError:
-            if not reserve.spend(self._layout):
-                raise
-            return heal()
 
     def _add(self, finding: Finding) -> None:
         if len(self._findings) < MAX_FINDINGS:
@@ -106,12 +99,21 @@ class Visit:
         self.take(problems())
         return {"addresses": len(addresses), "keystore_bytes": sum(size or 0 for size in sizes.values())}
 
+    def make_room(self) -> None:
+        """On a full disk, spend the reserve on this visit: even reading takes SQLite a file of its own."""
+        if not self._repair:
+            return
+        try:
+            reserve.spend_if_full(self._layout)
+        except ProntoError as failure:
+            self.take([warning(f"the reserve for a full disk could not be used: {failure}", REPAIR)])
+
     def keep_reserve(self) -> None:
         """See that there is room for the next full disk."""
         if not self._repair:
             return
         try:
-            done = reserve.make(self._layout)
+            done = reserve.make(self._layout, wait_s=self._limits.wait_s)
         except ProntoError as failure:
             self.take([warning(f"the reserve for a full disk could not be made: {failure}", REPAIR)])
             return

@@ -9,6 +9,12 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 
+MAX_MOMENT_MS = 253_402_300_799_999
+"""The end of the year 9999: datetime ends there."""
+
+_MIN_MOMENT_MS = -62_135_596_800_000  # the beginning of the year 1, where it begins
+
+
 class Entry(Value):
     """One row of a keystore. Moments are integer milliseconds UTC; the `_at` properties are aware datetimes."""
 
@@ -39,6 +45,10 @@ class Entry(Value):
         put(self, "expires_at_ms", expires_at_ms)
         put(self, "revision", revision)
 
+    def is_live(self, now_ms: int) -> bool:
+        """True unless the entry has expired at that moment."""
+        return self.expires_at_ms is None or self.expires_at_ms > now_ms
+
     @property
     def created_at(self) -> datetime:
         """When the key was first set (since it was last absent)."""
@@ -56,7 +66,8 @@ class Entry(Value):
 
 
 def moment(at_ms: int) -> datetime:
-    """Return integer milliseconds UTC as an aware datetime."""
+    """Return integer milliseconds UTC as an aware datetime: beyond the years 1 to 9999, the nearest there is."""
     from datetime import UTC, datetime, timedelta
 
-    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=at_ms)
+    within_ms = min(max(at_ms, _MIN_MOMENT_MS), MAX_MOMENT_MS)
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=within_ms)

@@ -11,6 +11,7 @@ import re
 
 from prontodb.errors import InvalidImportError, InvalidInputError, NewerFormatError, shown
 from prontodb.model import strict_json
+from prontodb.model.entry import MAX_MOMENT_MS
 from prontodb.model.key import check_key, check_value
 from prontodb.model.operation import FOREVER, INHERIT, Op
 from prontodb.model.ttl import lifetime_ms
@@ -33,7 +34,6 @@ _EXPORT, _END = "export", "end"
 _REQUIRED = ("key", "value")
 _MOMENTS = ("created_at", "updated_at", "expires_at")
 _FIELDS = frozenset({*_REQUIRED, *_MOMENTS, "revision", "ttl"})
-_MAX_MOMENT_MS = 253_402_300_799_999  # the end of the year 9999: datetime ends there
 _MAX_REVISION = 2**63 - 1
 # JSON writes a byte as up to six characters (\u0000); the rest of a line is short.
 _CHARACTERS_A_BYTE = 6
@@ -93,6 +93,8 @@ class LineReader:
     def feed(self, line: bytes | str) -> Op | None:
         """Return the operation that stores the entry of a line; None for a head, an end or an empty line."""
         self._number += 1
+        if not isinstance(line, (str, bytes)):
+            raise self._wrong(f"its type is {type(line).__name__}, not text or bytes")
         if len(line) > self._most:
             raise self._wrong(f"it is longer than {self._most:,} bytes, the most that max_value_bytes allows")
         try:
@@ -162,7 +164,7 @@ class LineReader:
         # What the store assigns itself is checked, so that a damaged file is noticed, and then left out.
         for name in ("created_at", "updated_at"):
             if name in fields:
-                self._whole(fields, name, 0, _MAX_MOMENT_MS)
+                self._whole(fields, name, 0, MAX_MOMENT_MS)
         if "revision" in fields:
             self._whole(fields, "revision", 1, _MAX_REVISION)
         lifetime, expires_at_ms = self._lifetime(fields)
@@ -181,7 +183,7 @@ class LineReader:
             raise self._wrong("it has both ttl and expires_at; leave one out")
         if fields["expires_at"] is None:
             return FOREVER, None
-        return INHERIT, self._whole(fields, "expires_at", 0, _MAX_MOMENT_MS)
+        return INHERIT, self._whole(fields, "expires_at", 0, MAX_MOMENT_MS)
 
     def _whole(self, fields: dict[str, object], name: str, lowest: int, highest: int) -> int:
         number = fields.get(name)

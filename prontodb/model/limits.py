@@ -44,8 +44,8 @@ class Limits(Value):
         max_batch_bytes: int = BATCH_BYTES,
         max_page: int = 1_000,
         wait_s: float = 5.0,
-        max_entries: int | None = 1_000_000,
-        max_keystore_bytes: int | None = 1024 * MIB,
+        max_entries: int | None = None,
+        max_keystore_bytes: int | None = None,
     ) -> None:
         self._fill(
             max_key_bytes,

@@ -52,6 +52,11 @@ class Op(Value):
         put(self, "expires_at_ms", expires_at_ms)
 
 
+def frees_room(ops: Sequence[Op]) -> bool:
+    """True when operations delete and do nothing else: then they may have the disk's last room."""
+    return bool(ops) and all(op.value is None and op.ttl_ms != CHECK for op in ops)
+
+
 class Fence(Value):
     """Who writes, and under which epoch: a write is refused once the keystore's epoch has moved on.
 

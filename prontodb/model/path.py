@@ -7,16 +7,17 @@ from prontodb.model.key import check_key
 
 DEFAULT_PART = "default"
 _FULL = 3  # project.namespace.key
+_ONE_PART = "-p and -n take one part each"
 
 
-def _parts(text: str, delimiter: str) -> list[str]:
+def _parts(text: str, delimiter: str, way_out: str = "write project.namespace.key, or use --raw") -> list[str]:
     if not delimiter or len(delimiter) > 8 or not delimiter.isprintable():
         raise InvalidPathError(f"delimiter {shown(delimiter)} must be 1 to 8 printable characters")
     parts = text.split(delimiter)
     if not all(parts):
-        raise InvalidPathError(f"path {shown(text)} has an empty part; write project.namespace.key, or use --raw")
+        raise InvalidPathError(f"path {shown(text)} has an empty part; {way_out}")
     if delimiter != "." and any("." in part for part in parts):
-        raise InvalidPathError(f"path {shown(text)} has a '.' inside a part, which separates parts; use --raw")
+        raise InvalidPathError(f"path {shown(text)} has a '.' inside a part, which separates parts; {way_out}")
     return parts
 
 
@@ -36,8 +37,8 @@ def key_of(path: str, *, project: str | None = None, namespace: str | None = Non
     parts = _parts(path, delimiter)
     if project is not None or namespace is not None:
         for part in (project, namespace):
-            if part is not None and len(_parts(part, delimiter)) != 1:
-                raise InvalidPathError(f"{shown(part)} is a path; -p and -n take one part each")
+            if part is not None and len(_parts(part, delimiter, _ONE_PART)) != 1:
+                raise InvalidPathError(f"{shown(part)} is a path; {_ONE_PART}")
         parts = [project or DEFAULT_PART, namespace or DEFAULT_PART, *parts]
         if len(parts) > _FULL and project in (None, DEFAULT_PART):
             # Longer paths are verbatim, so the default project would become part of the key.
@@ -50,7 +51,7 @@ def namespace_scope(scope: str, *, delimiter: str = ".") -> str:
 
     The empty string is the default namespace of the default project: keys without a dot.
     """
-    parts = _parts(scope, delimiter)
+    parts = _parts(scope, delimiter, "write project.namespace")
     if len(parts) < _FULL and parts[0] == DEFAULT_PART:
         parts = parts[1:]
         if parts == [DEFAULT_PART]:

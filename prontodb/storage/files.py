@@ -201,26 +201,71 @@ class Folder:
             raise translated(error, f"{self.path}/{name}") from error
 
     def remove_tree(self, name: str) -> None:
-        """Remove the folder `name` and what is in it, following no link; what is gone already is no error."""
-        found = self.stat(name)
-        if found is None:
-            return
-        if not stat.S_ISDIR(found.st_mode):
-            self.remove(name)
+        """Remove the folder `name` and what is in it, following no link; what is gone already is no error.
+
+        Takes two descriptors however deep the tree is: a folder that lies deeper, with something in it, moves up first.
+        """
+        if self._remove_if_empty(name):
             return
         try:
-            fd = os.open(name, _OPEN_FOLDER, dir_fd=self.fd)
-        except OSError as error:
-            raise translated(error, f"{self.path}/{name}") from error
-        with Folder(fd, f"{self.path}/{name}") as inside:
-            for inner in inside.names():
-                inside.remove_tree(inner)
+            with self._opened_to_empty(name) as tree:
+                waiting = tree.names()
+                while waiting:
+                    inner = waiting.pop()
+                    if not tree._remove_if_empty(inner):
+                        waiting += tree._emptied(inner)
+                        tree._remove_emptied(inner)
+        except FileNotFoundError:
+            return
+        self._remove_emptied(name)
+
+    def _remove_if_empty(self, name: str) -> bool:
+        """Remove a file, link or empty folder; False for a folder with something in it."""
+        found = self.stat(name)
+        if found is None:
+            return True
+        if not stat.S_ISDIR(found.st_mode):
+            self.remove(name)
+            return True
         try:
             os.rmdir(name, dir_fd=self.fd)
         except FileNotFoundError:
-            pass
+            return True
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                return False
+            raise translated(error, f"{self.path}/{name}") from error
+        return True
+
+    def _remove_emptied(self, name: str) -> None:
+        if not self._remove_if_empty(name):
+            raise UnavailableError(f"{shown(f'{self.path}/{name}')} was filled again while it was removed; try again")
+
+    def _opened_to_empty(self, name: str) -> Folder:
+        """Open a folder that need not pass the checks of one that is used."""
+        path = f"{self.path}/{name}"
+        try:
+            return Folder(os.open(name, _OPEN_FOLDER, dir_fd=self.fd), path)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise translated(error, path) from error
+
+    def _emptied(self, name: str) -> list[str]:
+        """Empty the folder `name`; return what its folders, those with something in them, are called here now."""
+        moved: list[str] = []
+        try:
+            with self._opened_to_empty(name) as folder:
+                # All else first: on a full disk, its room lets the folders move.
+                for inner in [inner for inner in folder.names() if not folder._remove_if_empty(inner)]:
+                    here = os.urandom(8).hex()
+                    os.rename(inner, here, src_dir_fd=folder.fd, dst_dir_fd=self.fd)
+                    moved.append(here)
+        except FileNotFoundError:
+            return moved  # somebody else is removing it, too
         except OSError as error:
             raise translated(error, f"{self.path}/{name}") from error
+        return moved
 
     def sync(self) -> None:
         """Make names created, renamed or removed in this folder survive a power cut."""
@@ -316,20 +361,23 @@ def make_root(root: str, *parts: str, durable: bool = True) -> Folder:
 
 
 def _make_missing(path: str) -> None:
-    if os.path.isdir(path):
-        return
-    parent = os.path.dirname(path)
-    if parent and parent != path:
-        _make_missing(parent)
-    try:
-        os.mkdir(path, FOLDER_MODE)
-        os.chmod(path, FOLDER_MODE)
-        _sync_folder(parent or ".")
-    except FileExistsError:
-        if not os.path.isdir(path):
-            raise UnsafePathError(f"{shown(path)} is in the way: it is not a folder") from None
-    except OSError as error:
-        raise translated(error, path) from error
+    missing: list[str] = []
+    while not os.path.isdir(path):
+        missing.append(path)
+        above = os.path.dirname(path)
+        if above in ("", path):
+            break
+        path = above
+    for folder in reversed(missing):
+        try:
+            os.mkdir(folder, FOLDER_MODE)
+            os.chmod(folder, FOLDER_MODE)
+            _sync_folder(os.path.dirname(folder) or ".")
+        except FileExistsError:
+            if not os.path.isdir(folder):
+                raise UnsafePathError(f"{shown(folder)} is in the way: it is not a folder") from None
+        except OSError as error:
+            raise translated(error, folder) from error
 
 
 def _sync_folder(path: str) -> None:

@@ -4,6 +4,7 @@ import fcntl
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,6 +57,54 @@ def test_a_signal_while_a_value_is_piped_in_stores_nothing(root: Path, number: i
     out, err = process.communicate(timeout=TIMEOUT_S)
     assert (process.returncode, out, err) == (code, b"", b"")
     assert Cli(root).ok("get", "k").text == "old"
+
+
+SIGNALLED = """
+import os, runpy, sys
+
+module, number = sys.argv[1], int(sys.argv[2])
+del sys.argv[1:3]
+
+class Signalling:
+    def find_spec(self, name, path=None, target=None):
+        if name == module:
+            os.kill(os.getpid(), number)
+
+sys.meta_path.insert(0, Signalling())
+runpy.run_module("prontodb", run_name="__main__")
+"""
+"""Runs the command line in a process that sends itself a signal while it imports a module."""
+
+
+@pytest.mark.parametrize(("number", "code"), SIGNALS)
+@pytest.mark.parametrize(
+    "module", ["prontodb.cli.watching", "anyio", "asyncio", "prontodb.manager", "prontodb.engine.sqlite.writing"]
+)
+def test_a_signal_while_a_watch_begins_ends_it_without_a_traceback(
+    root: Path, module: str, number: int, code: int
+) -> None:
+    Cli(root).ok("set", "k", "v")
+    done = subprocess.run(
+        [sys.executable, "-c", SIGNALLED, module, str(number), "watch"],
+        env=environment(root),
+        capture_output=True,
+        timeout=TIMEOUT_S,
+    )
+    # Before it is known which command it is, SIGTERM ends the process where it stands.
+    codes = (code, -number) if module == "prontodb.cli.watching" else (code,)
+    assert done.returncode in codes, done
+    assert (done.stdout, done.stderr) == (b"", b"")
+
+
+def test_an_interruption_of_the_first_imports_shows_no_traceback(root: Path) -> None:
+    for module in ("prontodb.cli.main", "prontodb.cli.parsing", "prontodb.cli.data"):
+        done = subprocess.run(
+            [sys.executable, "-c", SIGNALLED, module, str(int(signal.SIGINT)), "get", "k"],
+            env=environment(root),
+            capture_output=True,
+            timeout=TIMEOUT_S,
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
 
 
 @pytest.mark.parametrize(("number", "code"), SIGNALS)

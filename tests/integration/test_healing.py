@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -93,7 +94,6 @@ def test_after_a_kill_at_any_step_the_doctor_names_what_it_then_heals(
     assert all("prontodb doctor --repair" in line for line in named), named
     assert visit(filled, repair=True) == []
     assert visit(filled) == []
-    (filled / "registry" / ".reserve").unlink()
     assert root_faults(str(filled)) == []
     assert set(Parts(filled).listed()) == expected
 
@@ -168,11 +168,11 @@ print(json.dumps({
 """
 
 
-@as_root
-def test_on_a_full_disk_the_doctor_repairs_in_the_room_of_its_reserve(tmp_path: Path) -> None:
-    mount = f'mount -t tmpfs -o size=3m,mode=700 none "{tmp_path}" && exec "$0" "$@"'
+def on_a_small_disk(place: Path, program: str, *arguments: str) -> Any:
+    """Run a program over a disk of 3 MiB at `place`, its first argument; return what it prints, as JSON."""
+    mount = f'mount -t tmpfs -o size=3m,mode=700 none "{place}" && exec "$0" "$@"'
     done = subprocess.run(
-        ["unshare", "--mount", "sh", "-c", mount, sys.executable, "-c", FULL_DISK, str(tmp_path)],
+        ["unshare", "--mount", "sh", "-c", mount, sys.executable, "-c", program, str(place), *arguments],
         cwd=CHECKOUT,
         env={"PYTHONPATH": str(CHECKOUT)},
         capture_output=True,
@@ -181,7 +181,12 @@ def test_on_a_full_disk_the_doctor_repairs_in_the_room_of_its_reserve(tmp_path: 
     if done.returncode != 0 and ("unshare" in done.stderr or "mount" in done.stderr):
         pytest.skip("no mount namespaces here")
     assert done.returncode == 0, done.stderr
-    answer = json.loads(done.stdout)
+    return json.loads(done.stdout)
+
+
+@as_root
+def test_on_a_full_disk_the_doctor_repairs_in_the_room_of_its_reserve(tmp_path: Path) -> None:
+    answer = on_a_small_disk(tmp_path, FULL_DISK)
     assert answer["refused"]
     assert answer["full"]["level"] == "error"  # the disk is full, and the registry is gone
     assert any("registry" in line for line in answer["repaired"]["repaired"])
@@ -195,3 +200,57 @@ def test_on_a_full_disk_the_doctor_repairs_in_the_room_of_its_reserve(tmp_path: 
         if finding["level"] == "warning" and "are left on the root's disk" in finding["what"]
     ]
     assert any("reserve" in line for line in answer["again"]["repaired"])
+
+
+FULL_CLEANUP = """
+import asyncio, json, os, sys, prontodb
+from prontodb.errors import StorageFullError
+from tests.parts import fill
+
+root, way = sys.argv[1] + "/root", sys.argv[2]
+reserve = root + "/registry/.reserve"
+async def main():
+    report = {}
+    async with prontodb.open(root) as manager, manager.session("agent1", "prod") as ks:
+        await ks.set_many({f"k{n}": "x" * 1_000 for n in range(300)})
+        report["reserve"] = [os.path.exists(reserve)]
+        if way == "shell":
+            await manager.create("agent2/test")
+    async with prontodb.open(root) as manager, manager.session("agent1", "prod") as ks:
+        if way == "session":
+            await ks.set("a", "1")
+        filler = os.open(sys.argv[1] + "/filler", os.O_WRONLY | os.O_CREAT)
+        for size in (4096, 1):
+            try:
+                while os.write(filler, bytes(size)):
+                    continue
+            except OSError:
+                pass
+        os.close(filler)
+        if way == "session":
+            try:
+                for n in range(300):
+                    await ks.set(f"more{n}", "y" * 1_000)
+            except StorageFullError:
+                report["refused"] = True
+            report["deleted"] = await ks.delete_many([f"k{n}" for n in range(300)])
+    if way == "shell":
+        from prontodb.cli.main import main as command
+        place = ["--root", root, "--user", "agent1", "--cursor", "prod"]
+        report["refused"] = command([*place, "set", "b", "y" * 100_000]) == 1
+        report["deleted"] = 300 * (command([*place, "del", "k1"]) == 0)
+    os.remove(sys.argv[1] + "/filler")
+    async with prontodb.open(root) as manager, manager.session("agent1", "prod") as ks:
+        report["k1"] = await ks.get("k1")
+        await manager.create("agent3/later")
+        report["reserve"].append(os.path.exists(reserve))
+    print(json.dumps(report))
+asyncio.run(main())
+"""
+
+
+@as_root
+@pytest.mark.parametrize("way", ["session", "shell"])
+def test_on_a_full_disk_deleting_works_in_the_room_of_the_reserve(tmp_path: Path, way: str) -> None:
+    answer = on_a_small_disk(tmp_path, FULL_CLEANUP, way)
+    assert answer == {"reserve": [True, True], "refused": True, "deleted": 300, "k1": None}

@@ -387,7 +387,7 @@ def test_a_keystore_that_is_well_passes_every_check(root: Path) -> None:
 
 # Each row: what another hand did, whether only a deep check sees it, what the check says.
 EDITS = [
-    ("UPDATE meta SET incarnation = x'00'", False, "the incarnation has 1 bytes"),
+    ("UPDATE meta SET incarnation = x'00'", False, "table meta: incarnation is not 16 bytes"),
     ("DELETE FROM meta", False, "table meta has lost its row"),
     ("DELETE FROM journal WHERE rev = 3", False, "an entry has revision 3"),
     ("DELETE FROM kvstore WHERE rev = 2", True, "entry 'k2' is lost or old"),
@@ -403,7 +403,7 @@ EDITS = [
     ("UPDATE journal SET records = '[]' WHERE rev = 2", True, "journal row 2 does not follow"),
     ("UPDATE journal SET records = x'00' WHERE rev = 2", True, "journal row 2 does not follow"),
     ("UPDATE journal SET chain = x'00' WHERE rev = 2", True, "journal row 3 does not follow"),
-    ("UPDATE meta SET floor_chain = x'00'", True, "journal row 1 does not follow"),
+    ("UPDATE meta SET floor_chain = x'00'", False, "journal row 1 does not follow"),
 ]
 
 

@@ -230,6 +230,16 @@ async def test_an_expired_entry_is_returned_by_nothing(ks: Keystore, clock: Manu
     assert not await ks.persist("ns.a")
 
 
+async def test_an_entry_that_expires_before_a_scan_hands_it_out_is_left_out(ks: Keystore, clock: ManualClock) -> None:
+    for key, ttl in (("a", 1), ("b", 1), ("c", 2), ("d", "never")):
+        await ks.set(key, "v", ttl=ttl)
+    seen = []
+    async for entry in ks.scan():
+        seen.append(entry.key)
+        clock.advance(1)
+    assert seen == ["a", "c", "d"]
+
+
 async def test_what_replaces_an_expired_entry_is_created_anew(ks: Keystore, clock: ManualClock) -> None:
     await ks.set("a", "1", ttl=1)
     clock.advance(2)

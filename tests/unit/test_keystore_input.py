@@ -214,6 +214,13 @@ async def test_a_timeout_is_seconds(ks: Any, timeout: object) -> None:
         await ks.wait_for("good", timeout=timeout)
 
 
+async def test_a_position_beyond_all_revisions_is_refused(ks: Keystore) -> None:
+    here = await ks._keyspace.position()
+    for revision in (2**63 - 1, 2**63, 10**19 - 1):
+        with pytest.raises(ProntoError):
+            await anext(ks.watch(since=f"{here.incarnation}:{revision}"))
+
+
 async def test_a_predicate_can_be_called(ks: Any) -> None:
     with pytest.raises(InvalidInputError, match="predicate"):
         await ks.wait_for("good", "1")

@@ -96,6 +96,21 @@ def test_only_live_entries_with_the_prefix_are_exported(stores: Stores) -> None:
     assert [line.get("key", line.get("count")) for line in lines[1:]] == ["app.a", 1]
 
 
+def test_an_entry_that_expires_while_an_export_is_read_is_left_out(stores: Stores) -> None:
+    keystore = filled(stores, count=1)
+    done(keystore.set("k001", "gone before it is handed out", ttl=1))
+
+    async def read_slowly() -> list[dict[str, Any]]:
+        lines = []
+        async for line in export_lines(keystore):
+            lines.append(json.loads(line))
+            if "key" in lines[-1]:
+                stores.clock.advance(1)
+        return lines
+
+    assert [line.get("key", line.get("count")) for line in done(read_slowly())] == [None, "k000", 1]
+
+
 def test_an_export_that_meets_a_damaged_entry_has_no_end(stores: Stores) -> None:
     keystore = filled(stores, "a/b", 3)
     path = stores.root + "/addresses/a/b/keystore.db"
@@ -330,6 +345,25 @@ def test_a_full_quota_in_one_batch_writes_nothing(stores: Stores) -> None:
     with pytest.raises(QuotaExceededError):
         done(import_lines(target, plain(*"abcdef")))
     assert values(target) == {}
+
+
+LINE = '{"key":"k","value":"v"}'
+
+
+@pytest.mark.parametrize("lines", [None, 5, LINE, LINE.encode(), object()], ids=repr)
+def test_what_is_no_sequence_of_lines_is_refused(stores: Stores, lines: Any) -> None:
+    keystore = filled(stores, count=1)
+    with pytest.raises(InvalidInputError, match="lines must be several"):
+        done(import_lines(keystore, lines))
+    assert values(keystore) == {"k000": "0"}
+
+
+@pytest.mark.parametrize("line", [None, 5, [], {}, object(), bytearray(LINE.encode())], ids=repr)
+def test_a_line_that_is_no_text_is_refused_with_its_number(stores: Stores, line: Any) -> None:
+    keystore = filled(stores, count=1)
+    with pytest.raises(InvalidImportError, match=f"^line 2 cannot be imported: its type is {type(line).__name__}, "):
+        done(import_lines(keystore, [LINE, line]))
+    assert values(keystore) == {"k000": "0"}
 
 
 def test_a_wrong_option_is_refused_before_a_line_is_read(stores: Stores) -> None:

@@ -111,6 +111,24 @@ async def test_a_position_outlives_its_manager(root: Path) -> None:
         assert await taken(ks.watch(since=position), 1) == [("b", "2")]
 
 
+async def test_an_entry_that_expires_before_it_is_handed_out_comes_as_gone(ks: Keystore, clock: ManualClock) -> None:
+    watch = await started(ks)
+    await ks.set_many({"a": "1", "b": "2"}, ttl=1)
+    await ks.set("c", "3")
+    assert await taken(watch, 1) == [("a", "1")]
+    clock.advance(1)
+    assert await taken(watch, 2) == [("b", None), ("c", "3")]
+
+
+async def test_several_tasks_share_the_changes_of_one_watch(ks: Keystore) -> None:
+    watch = await started(ks)
+    waiting = [asyncio.create_task(taken(watch, 1)) for _ in range(2)]
+    for _ in range(10):
+        await anyio.lowlevel.checkpoint()
+    await ks.set_many({"a": "1", "b": "2"})
+    assert await asyncio.gather(*waiting) == [[("a", "1")], [("b", "2")]]
+
+
 async def test_cancelling_a_wait_loses_no_change(ks: Keystore) -> None:
     watch = await started(ks)
     for n in range(5):
@@ -212,6 +230,23 @@ async def test_wait_for_ends_at_its_timeout(ks: Keystore, timeout_s: float) -> N
         await ks.wait_for("never", timeout=timeout_s)
     assert isinstance(caught.value, TimeoutError)
     assert "'never'" in str(caught.value)
+
+
+@pytest.mark.parametrize("timeout_s", [float("inf"), 10**400, 1e308], ids=["infinity", "digits", "float"])
+async def test_wait_for_with_more_than_any_time_ends_with_the_wish(ks: Keystore, timeout_s: float) -> None:
+    waiting = asyncio.create_task(ks.wait_for("a", timeout=timeout_s))
+    for _ in range(10):
+        await anyio.lowlevel.checkpoint()
+    await ks.set("a", "1")
+    assert await waiting == "1"
+
+
+@pytest.mark.parametrize("timeout_s", [-float("inf"), -(10**400), -1e308], ids=["infinity", "digits", "float"])
+async def test_wait_for_with_less_than_no_time_looks_once(ks: Keystore, timeout_s: float) -> None:
+    with pytest.raises(WaitTimeoutError, match="within 0 s"):
+        await ks.wait_for("a", timeout=timeout_s)
+    await ks.set("a", "1")
+    assert await ks.wait_for("a", timeout=timeout_s) == "1"
 
 
 async def test_wait_for_takes_its_timeout_from_the_settings(root: Path) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 
+from prontodb.engine.sqlite.schema import CHAIN_BYTES
 from prontodb.engine.sqlite.transactions import HEAD
 from prontodb.errors import AddressGoneError, CorruptError, shown
+from prontodb.model.ttl import MAX_TTL_MS
 from prontodb.storage.connection import one
 
 TYPE_CHECKING = False
@@ -21,6 +23,10 @@ _CONTEXT = (
     "(SELECT coalesce(max(id), 0) FROM kvstore), (SELECT json_group_object(namespace, ttl_ms) FROM namespace_ttl), "
     "(SELECT json_group_array(session) FROM revoked) FROM meta"
 )
+
+
+HIGHEST = 2**62
+"""No count of ours comes near; past it, SQLite's own integers would end."""
 
 
 def _decoded(text: str) -> Any:
@@ -47,6 +53,19 @@ class Context:
         self.history = bool(history)
         self.lifetimes: dict[str, int] = _decoded(lifetimes) if lifetimes != "{}" else {}
         self.revoked: Sequence[str] = _decoded(revoked) if revoked != "[]" else ()
+        if not self._is_sound():
+            raise CorruptError("the keystore's own records are damaged; 'prontodb doctor --deep' says where")
+
+    def _is_sound(self) -> bool:
+        """False when what was read is of another type or range than ours: nothing may be built on it."""
+        numbers = (self.revision, self.epoch, self.highest_id)
+        return (
+            all(type(number) is int and number <= HIGHEST for number in numbers)
+            and self.revision >= 0
+            and type(self.chain) is bytes
+            and len(self.chain) == CHAIN_BYTES
+            and all(type(ms) is int and 0 < ms <= MAX_TTL_MS for ms in self.lifetimes.values())
+        )
 
 
 class Target:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 
 from prontodb.engine.sqlite import opening, transactions
-from prontodb.errors import AddressNotFoundError, BusyError, ProntoError
+from prontodb.errors import AddressNotFoundError, BusyError, ProntoError, StorageFullError
 from prontodb.storage import connection as sqlite
 
 TYPE_CHECKING = False
@@ -81,6 +81,8 @@ class DirectKeyspace:
                 self._reader, _ = opening.open_reader(self._layout, self._address, busy_timeout_ms=busy_ms)
             except AddressNotFoundError:
                 return nothing
+            except StorageFullError:
+                return opening.read_as_it_is(self._layout, self._address, work)
         try:
             return work(self._reader)
         except sqlite.ERRORS as error:
@@ -138,9 +140,18 @@ class DirectKeyspace:
     async def apply(self, ops: Sequence[Op], fence: Fence) -> Receipt:
         """See `Keyspace.apply`."""
         from prontodb.engine.sqlite import writing
+        from prontodb.model.operation import frees_room
+        from prontodb.storage import reserve
 
         batch = writing.Batch(ops, fence)
-        self._write("write", lambda c, target, now_ms: writing.apply(c, target, (batch,), now_ms))
+
+        def write() -> None:
+            self._write("write", lambda c, target, now_ms: writing.apply(c, target, (batch,), now_ms))
+
+        if frees_room(ops):
+            reserve.in_its_room(self._layout, write)
+        else:
+            write()
         if batch.error is not None:
             raise batch.error
         assert batch.receipt is not None
@@ -149,9 +160,13 @@ class DirectKeyspace:
     async def sweep(self, limit: int, fence: Fence) -> int:
         """See `Keyspace.sweep`."""
         from prontodb.engine.sqlite import writing
+        from prontodb.storage import reserve
 
-        found: int = self._write("sweep", lambda c, t, now_ms: writing.sweep(c, t, limit, fence, now_ms))
-        return found
+        def sweep() -> int:
+            found: int = self._write("sweep", lambda c, t, now_ms: writing.sweep(c, t, limit, fence, now_ms))
+            return found
+
+        return reserve.in_its_room(self._layout, sweep)
 
     async def set_lifetime(self, namespace: str, ttl_ms: int | None, fence: Fence) -> None:
         """See `Keyspace.set_lifetime`."""

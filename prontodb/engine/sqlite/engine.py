@@ -9,14 +9,16 @@ import anyio
 
 from prontodb.engine.sqlite import folders, opening, transactions, writing
 from prontodb.engine.sqlite.open_keystore import OpenKeystore
-from prontodb.errors import AddressNotFoundError, BusyError, ClosedError, UnavailableError
+from prontodb.errors import AddressNotFoundError, BusyError, ClosedError, StorageFullError, UnavailableError
 from prontodb.log import event
-from prontodb.storage import connection as sqlite
-from prontodb.storage.lane import CancelledError, Future, Lane, outlast
+from prontodb.model.operation import frees_room
+from prontodb.storage import reserve
+from prontodb.storage.lane import CancelledError, Future, Lane, outlast, running_loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from prontodb.engine.sqlite.context import Target
     from prontodb.engine.sqlite.lifecycle import Lifecycle
     from prontodb.model.address import Address
     from prontodb.model.clock import Clock
@@ -53,7 +55,7 @@ class SqliteEngine:
         self._opening: dict[Address, Future[OpenKeystore]] = {}
         self._admitted = 0  # of the pool's places, those taken by keystores that are just being opened
         self._closing: set[Future[None]] = set()
-        self._pid = os.getpid()
+        self._pid, self.loop = os.getpid(), running_loop()
         self._open = True
 
     @property
@@ -62,9 +64,11 @@ class SqliteEngine:
         return len(self._stores)
 
     def check_usable(self) -> None:
-        """Raise `ClosedError` after close, and in a child process after a fork (D10)."""
+        """Raise `ClosedError` after close, in a child process after a fork (D10), and on another event loop."""
         if os.getpid() != self._pid:
             raise ClosedError("this manager was opened in another process; open one here (spawn, do not fork)")
+        if running_loop() is not self.loop:
+            raise ClosedError("this manager was opened on another event loop; open one on this loop, in this thread")
         if not self._open:
             raise ClosedError("the manager is closed")
 
@@ -104,20 +108,13 @@ class SqliteEngine:
         """Run a long read of a store's file on a side thread, over a read-only connection of its own."""
         address = store.address
 
+        busy_ms = round(self._settings.wait_s * 1_000)
+
         def read() -> T:
-            busy_ms = round(self._settings.wait_s * 1_000)
             try:
-                connection, found = opening.open_reader(self._layout, address, busy_timeout_ms=busy_ms)
+                return opening.read(self._layout, address, work, busy_timeout_ms=busy_ms, only=store.identity)
             except AddressNotFoundError:
                 raise store.gone() from None
-            try:
-                if found != store.identity:
-                    raise store.gone()
-                return work(connection)
-            except sqlite.ERRORS as error:
-                raise sqlite.translated(error, self._layout.keystore_path(address)) from error
-            finally:
-                connection.close()
 
         return await self.beside(read)
 
@@ -278,7 +275,7 @@ class SqliteKeyspace:
     async def _store(self) -> OpenKeystore:
         """Return the open store: the one at hand, or after it was closed for others, opened again."""
         engine, store = self._engine, self._current
-        if engine._pid != os.getpid():
+        if engine._pid != os.getpid() or engine.loop is not running_loop():
             engine.check_usable()
         if store.closed or not engine._open:
             self._current = store = await engine.store(self._address, self._identity)
@@ -287,7 +284,7 @@ class SqliteKeyspace:
     async def read(self, keys: Sequence[str]) -> list[Entry | None]:
         """See `Keyspace.read`."""
         engine, store = self._engine, self._current
-        if engine._pid != os.getpid():
+        if engine._pid != os.getpid() or engine.loop is not running_loop():
             engine.check_usable()
         if store.closed or not engine._open:
             store = await self._store()
@@ -299,17 +296,32 @@ class SqliteKeyspace:
             except BusyError:
                 if store.read_only:
                     raise
-        return await store.on_writer(lambda connection, _target: transactions.read(connection, keys, now_ms, most))
+        return await store.read_on_lane(lambda connection: transactions.read(connection, keys, now_ms, most))
 
     async def apply(self, ops: Sequence[Op], fence: Fence) -> Receipt:
         """See `Keyspace.apply`."""
         engine, store = self._engine, self._current
-        if engine._pid != os.getpid():
+        if engine._pid != os.getpid() or engine.loop is not running_loop():
             engine.check_usable()
         if store.closed or not engine._open:
             store = await self._store()
         engine._tick = store.used = engine._tick + 1
-        return await store.apply(ops, fence)
+        try:
+            return await store.apply(ops, fence)
+        except StorageFullError:
+            if not (frees_room(ops) and await self._spend_reserve()):
+                raise
+        try:
+            return await store.apply(ops, fence)
+        finally:
+            await self._keep_reserve()
+
+    async def _spend_reserve(self) -> bool:
+        return await self._engine.beside(lambda: reserve.spend(self._engine._layout))
+
+    async def _keep_reserve(self) -> None:
+        with anyio.CancelScope(shield=True):
+            await self._engine.beside(lambda: reserve.keep(self._engine._layout))
 
     async def scan(self, lo: str, hi: str | None, limit: int, *, reverse: bool = False) -> list[Entry]:
         """See `Keyspace.scan`."""
@@ -350,7 +362,7 @@ class SqliteKeyspace:
         store = await self._store()
         if store.read_only:
             return store.read_inline(lambda connection: transactions.changes(connection, since, limit, now_ms))
-        return await store.on_writer(lambda connection, _target: transactions.changes(connection, since, limit, now_ms))
+        return await store.read_on_lane(lambda connection: transactions.changes(connection, since, limit, now_ms))
 
     async def wait(self, since: Position, timeout_s: float) -> bool:
         """See `Keyspace.wait`: polls SQLite's data_version, and is woken at once by commits of this process."""
@@ -381,9 +393,19 @@ class SqliteKeyspace:
     async def sweep(self, limit: int, fence: Fence) -> int:
         """See `Keyspace.sweep`."""
         store = await self._store()
-        return await store.change(
-            lambda connection, target: writing.sweep(connection, target, limit, fence, self._clock.wall_ms())
-        )
+
+        def work(connection: Connection, target: Target) -> int:
+            return writing.sweep(connection, target, limit, fence, self._clock.wall_ms())
+
+        try:
+            return await store.change(work)
+        except StorageFullError:
+            if not await self._spend_reserve():
+                raise
+        try:
+            return await store.change(work)
+        finally:
+            await self._keep_reserve()
 
     async def lifetimes(self) -> Mapping[str, int]:
         """See `Keyspace.lifetimes`."""

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from prontodb.engine.sqlite import opening, schema, transactions
+from prontodb.engine.sqlite import opening, schema, shapes, transactions
 from prontodb.engine.sqlite.writing import next_chain
 from prontodb.errors import CorruptError, shown
 from prontodb.model.layout import KEYSTORE_FILE
@@ -32,7 +32,9 @@ _FACTS = (
     "(SELECT at FROM journal ORDER BY rev LIMIT 1), "
     "(SELECT json_group_object(namespace, ttl_ms) FROM namespace_ttl) FROM meta"
 )
-_COUNTS = f"SELECT {transactions.HEAD}, (SELECT max(rev) FROM kvstore), length(incarnation) FROM meta"
+_COUNTS = f"SELECT {transactions.HEAD}, floor, (SELECT max(rev) FROM kvstore) FROM meta"
+# Read as text, which fails where it is none.
+_NAMES = "SELECT namespace FROM namespace_ttl UNION ALL SELECT session FROM revoked"
 _FLOOR = "SELECT floor, floor_chain FROM meta"
 _NO_META = "table meta has lost its row; restore the keystore from a backup"
 _JOURNAL = "SELECT rev, first_rev, at, session, records, chain FROM journal WHERE rev > ? ORDER BY rev LIMIT ?"
@@ -71,11 +73,15 @@ class Facts:
 
 
 def facts(connection: Connection, now_ms: int) -> Facts:
-    """Return what an open keystore says of itself."""
+    """Return what an open keystore says of itself; `CorruptError` when that is nothing we would say."""
+    for wrong in shapes.faults(connection, shapes.OF_THE_KEYSTORE, 1):
+        raise CorruptError(f"the keystore's own records are damaged: {wrong}")
     found = one(connection, _FACTS, (now_ms,))
     if found is None:
         raise CorruptError(_NO_META)
     revision, floor, epoch, incarnation, history, stored, expired, journal_rows, oldest, lifetimes = found
+    if not isinstance(oldest, int | None):
+        raise CorruptError("the journal's oldest row is damaged; 'prontodb doctor --deep' says more")
     return Facts(
         revision=revision,
         floor=floor,
@@ -97,9 +103,16 @@ def faults(connection: Connection, path: str, *, deep: bool) -> list[str]:
     are those that the journal tells of. Raises `BusyError` and other errors that tell nothing of the keystore's health.
     """
     found: list[str] = []
-    steps: list[Callable[[Connection, list[str]], object]] = [_check_pages, _check_counts]
+    steps: list[Callable[[Connection, list[str]], object]] = [_check_pages, _check_shapes, _check_counts]
     if deep:
-        steps = [_check_pages_deeply, _check_counts, transactions.check_all, _check_journal, _check_last_changes]
+        steps = [
+            _check_pages_deeply,
+            _check_all_shapes,
+            _check_counts,
+            transactions.check_all,
+            _check_journal,
+            _check_last_changes,
+        ]
     for step in steps:
         try:
             step(connection, found)
@@ -125,22 +138,40 @@ def _line(text: object) -> str:
     return "SQLite's check: " + shown(text).strip("'")
 
 
+def _check_shapes(connection: Connection, found: list[str]) -> None:
+    found += shapes.faults(connection, shapes.OF_THE_KEYSTORE, MAX_FAULTS + 1)
+    rows(connection, _NAMES)
+
+
+def _check_all_shapes(connection: Connection, found: list[str]) -> None:
+    found += shapes.faults(connection, shapes.ALL, MAX_FAULTS + 1)
+    rows(connection, _NAMES)
+
+
 def _check_counts(connection: Connection, found: list[str]) -> None:
     """One statement, one snapshot: what meta says against what the tables hold."""
     meta = one(connection, _COUNTS)
     if meta is None:
         found.append(_NO_META)
         return
-    revision, highest, incarnation_bytes = meta
-    if highest is not None and highest > revision:
+    revision, floor, highest = meta
+    if highest is not None and not isinstance(highest, int):
+        found.append("an entry's revision is no whole number")
+    elif highest is not None and isinstance(revision, int) and highest > revision:
         found.append(f"an entry has revision {highest}, past the keystore's own, {revision}")
-    if incarnation_bytes != schema.INCARNATION_BYTES:
-        found.append(f"the incarnation has {incarnation_bytes} bytes, not {schema.INCARNATION_BYTES}")
+    if isinstance(floor, int) and isinstance(revision, int) and floor > revision:
+        found.append(f"changes up to revision {floor} are said to be pruned, past the keystore's own, {revision}")
+
+
+def _floor(connection: Connection) -> tuple[int, bytes]:
+    """Return where the journal begins; from the very beginning where meta says nothing that could be right."""
+    floor, chain = one(connection, _FLOOR) or (0, schema.CHAIN_START)
+    return (floor, chain) if isinstance(floor, int) and isinstance(chain, bytes) else (0, schema.CHAIN_START)
 
 
 def _check_journal(connection: Connection, found: list[str]) -> None:
     """Every journal row in order: no revision is missing, no row was edited, the chain holds."""
-    at, chain = one(connection, _FLOOR) or (0, schema.CHAIN_START)
+    at, chain = _floor(connection)
     while len(found) <= MAX_FAULTS:
         cursor = connection.execute(_JOURNAL, (at, JOURNAL_PAGE))
         seen = 0
@@ -149,7 +180,7 @@ def _check_journal(connection: Connection, found: list[str]) -> None:
                 seen += 1
                 if row[1] != at + 1 and seen == 1:
                     # Pruned since the last page: the chain goes on from the floor.
-                    floor, floor_chain = one(connection, _FLOOR) or (0, schema.CHAIN_START)
+                    floor, floor_chain = _floor(connection)
                     at, chain = (floor, floor_chain) if floor > at else (at, chain)
                 _check_row(row, at, chain, found)
                 at, chain = row[0], row[5]
@@ -165,13 +196,23 @@ def _check_row(row: tuple[int, int, int, str, str, bytes], at: int, chain: bytes
         found.append(f"the journal goes from revision {at} to {first}")
     try:
         whole = next_chain(chain, revision, first, moment, session, records) == stored
-        changes = len(json.loads(records))
+        changes = json.loads(records)
     except (TypeError, ValueError, AttributeError, RecursionError):
-        whole, changes = False, 0
+        whole, changes = False, None
     if not whole:
         found.append(f"journal row {revision} does not follow from the one before it: one of them was edited")
-    elif changes != revision - first + 1:
-        found.append(f"journal row {revision} holds {changes} changes, not those from {first} on")
+    elif not _are_changes(changes):
+        found.append(f"journal row {revision} holds something else than changes")
+    elif len(changes) != revision - first + 1:
+        found.append(f"journal row {revision} holds {len(changes)} changes, not those from {first} on")
+
+
+def _are_changes(records: object) -> bool:
+    """True for a list of records: each a list that begins with what was done and to which key."""
+    return isinstance(records, list) and all(
+        isinstance(record, list) and len(record) > 1 and isinstance(record[0], str) and isinstance(record[1], str)
+        for record in records
+    )
 
 
 def _check_last_changes(connection: Connection, found: list[str]) -> None:
@@ -189,6 +230,8 @@ def is_out_of_wal_mode(layout: Layout, address: Address) -> bool:
     connection = _connect(layout, address, sqlite.READ_ONLY)
     try:
         return bool(one(connection, "PRAGMA journal_mode")[0] != "wal")
+    except sqlite.ERRORS as error:
+        raise sqlite.translated(error, layout.keystore_path(address)) from error
     finally:
         connection.close()
 

@@ -10,7 +10,7 @@ from prontodb.engine.sqlite import folders
 from prontodb.errors import AddressBusyError, AddressExistsError, AddressNotFoundError, BusyError
 from prontodb.log import event
 from prontodb.model.layout import ADDRESS_LOCK_FILE, CREATE_LOCK_FILE
-from prontodb.storage import lock
+from prontodb.storage import lock, reserve
 from prontodb.storage.files import check_file_system, make_root
 
 TYPE_CHECKING = False
@@ -177,6 +177,7 @@ class Lifecycle:
             self._registrar.created(address, at_ms)
         event("address.created", address=address)
         _step("create.registered")
+        reserve.keep(self.layout)
 
     def delete(self, address: Address) -> bool:
         """Delete an address and its keystore; False when there is none. After a crash it is whole or gone."""

@@ -61,6 +61,8 @@ RETRY_S = (0.002, 0.02)
 SLOW_READ_S = 0.002
 LANE_READS_AFTER_SLOW = 64
 """After a read on the loop took over SLOW_READ_S, this many go to the lane."""
+LOOK_EVERY_S = 0.05
+"""How long reads may go on at an address that another process renamed or removed; each look costs a system call."""
 STUCK_S = 5.0
 """Least time before an operation that the lane does not finish is given up; more when `wait_s` is more."""
 
@@ -105,6 +107,7 @@ class OpenKeystore:
         self.pins = 0
         self.used = 0
         self.lane_reads = 0
+        self._looked_at = 0.0
         self._waiting: deque[_Call] = deque()
         self._committing: list[_Call] = []
         self._queued = False
@@ -120,9 +123,14 @@ class OpenKeystore:
         except ReadOnlyError:
             self.read_only = True
         except UnavailableError:
-            if os.access(os.path.dirname(self.path), os.W_OK):
+            folder = os.path.dirname(self.path)
+            if os.access(folder, os.W_OK) or not os.path.exists(folder):
                 raise
             self.read_only = True
+        except StorageFullError:
+            # Reads do without, one by one, until there is room again.
+            self._check_identity(identity(self.path) or (0, 0))
+            return
         try:
             self._open_reader()
         except BaseException:
@@ -197,6 +205,10 @@ class OpenKeystore:
             self.lane_reads -= 1
             raise BusyError("reads were slow a moment ago")
         begun = time.perf_counter()
+        if begun - self._looked_at > LOOK_EVERY_S:
+            if not self.still_there:
+                raise self.gone()
+            self._looked_at = begun
         try:
             return work(reader)
         except sqlite.ERRORS as error:
@@ -221,7 +233,20 @@ class OpenKeystore:
         except BusyError:
             if self.read_only:
                 raise
-        return await self.on_writer(lambda connection, _target: work(connection))
+        return await self.read_on_lane(work)
+
+    async def read_on_lane(self, work: Callable[[Connection], T]) -> T:
+        """Run a read on the lane, up to the deadline."""
+
+        def looked(connection: Connection, _target: Target) -> T:
+            if not self.still_there:
+                raise self.gone()
+            return work(connection)
+
+        try:
+            return await self.on_writer(looked)
+        except StorageFullError:
+            return opening.read_as_it_is(self.layout, self.address, work)
 
     async def on_writer(self, work: Callable[[Connection, Target], T]) -> T:
         """Run `work` on the lane's connection; comes again while the file is busy, up to the deadline."""

@@ -10,20 +10,33 @@ from prontodb.errors import (
     AddressGoneError,
     AddressNotFoundError,
     CorruptError,
+    ProntoError,
     ReadOnlyError,
+    StorageFullError,
     UnavailableError,
     shown,
 )
+from prontodb.log import event
 from prontodb.model.layout import KEYSTORE_FILE
 from prontodb.storage import connection as sqlite
 from prontodb.storage.files import Folder, identity, open_root
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeVar
+
     from prontodb.model.address import Address
     from prontodb.model.layout import Layout
     from prontodb.model.limits import Limits
     from prontodb.storage.connection import Connection
+
+    T = TypeVar("T")
+
+ATTEMPTS = 5
+"""How often an address is looked for again that is removed or replaced while it is opened."""
+LOST_LOGS: list[str] = []
+"""Keystores whose -wal somebody removed, as this process found out: what it held is lost."""
 
 
 def open_folder(layout: Layout, address: Address) -> Folder:
@@ -41,8 +54,11 @@ def check_files(folder: Folder, address: Address) -> os.stat_result:
         raise CorruptError(f"address {address} has a folder but no {KEYSTORE_FILE}; restore it from a backup")
     if found.st_size == 0:
         raise CorruptError(f"{KEYSTORE_FILE} of address {address} is empty; restore it from a backup")
-    for ending in ("-wal", "-shm"):
-        folder.check_file(KEYSTORE_FILE + ending)
+    log, index = (folder.check_file(KEYSTORE_FILE + ending) for ending in ("-wal", "-shm"))
+    if index is not None and log is None:
+        # SQLite makes the log first and removes it last: somebody else has taken it away.
+        LOST_LOGS.append(f"{folder.path}/{KEYSTORE_FILE}-wal")
+        event("keystore.log_lost", address=address)
     if folder.stat(KEYSTORE_FILE + "-journal") is not None:
         # We are always in WAL mode: a rollback journal is not ours, and SQLite would play it into the file.
         raise CorruptError(
@@ -50,6 +66,19 @@ def check_files(folder: Folder, address: Address) -> os.stat_result:
             "then run 'prontodb doctor --deep'"
         )
     return found
+
+
+def _steadily(layout: Layout, address: Address, work: Callable[[Folder, os.stat_result], T]) -> T:
+    """Return what `work` makes of an address's folder; look again when it went away while we were at it."""
+    for attempt in range(1, ATTEMPTS + 1):
+        with open_folder(layout, address) as folder:
+            try:
+                return work(folder, check_files(folder, address))
+            except ProntoError:
+                here = os.fstat(folder.fd)
+                if attempt == ATTEMPTS or identity(folder.path) == (here.st_dev, here.st_ino):
+                    raise
+    raise AssertionError("the last attempt returns or raises")
 
 
 def open_writer(
@@ -62,16 +91,17 @@ def open_writer(
     any_thread: bool = False,
 ) -> tuple[Connection, Target]:
     """Open the keystore of `address` for writing."""
-    with open_folder(layout, address) as folder:
-        found = check_files(folder, address)
-        path = layout.keystore_path(address)
-        wal = folder.stat(KEYSTORE_FILE + "-wal")
-        if wal is not None and wal.st_size > 0:
+    path = layout.keystore_path(address)
+
+    def opened(folder: Folder, found: os.stat_result) -> tuple[Connection, Target]:
+        if _log_waits(folder):
             # A writer that closes plays the log into the file: first make sure, without writing, that both are ours.
             reader = sqlite.connect(path, mode=sqlite.READ_ONLY, busy_timeout_ms=busy_timeout_ms)
-            _checked(reader, path, found).close()
+            _checked(reader, path, found, log_waits=True).close()
         connection = sqlite.connect(path, durability=durability, busy_timeout_ms=busy_timeout_ms, any_thread=any_thread)
         return _checked(connection, path, found), Target(path, (found.st_dev, found.st_ino), limits)
+
+    return _steadily(layout, address, opened)
 
 
 def open_reader(
@@ -81,21 +111,71 @@ def open_reader(
 
     Returns the connection and the file's (device, inode).
     """
-    with open_folder(layout, address) as folder:
-        found = check_files(folder, address)
-        path = layout.keystore_path(address)
+    path = layout.keystore_path(address)
+
+    def opened(folder: Folder, found: os.stat_result) -> tuple[Connection, tuple[int, int]]:
         try:
-            connection = _checked(
-                sqlite.connect(path, mode=sqlite.READ_ONLY, busy_timeout_ms=busy_timeout_ms, any_thread=any_thread),
-                path,
-                found,
-            )
+            reader = sqlite.connect(path, mode=sqlite.READ_ONLY, busy_timeout_ms=busy_timeout_ms, any_thread=any_thread)
+            connection = _checked(reader, path, found, log_waits=_log_waits(folder))
         except UnavailableError:
             # SQLite needs its shared-memory file even to read; where that cannot be made one way is left.
             if os.access(folder.path, os.W_OK):
                 raise
             connection = _open_immutable(folder, path, found, any_thread)
         return connection, (found.st_dev, found.st_ino)
+
+    return _steadily(layout, address, opened)
+
+
+def read(
+    layout: Layout,
+    address: Address,
+    work: Callable[[Connection], T],
+    *,
+    busy_timeout_ms: int,
+    only: tuple[int, int] | None = None,
+) -> T:
+    """Run one read over a connection of its own; with `only`, raise `AddressGoneError` unless it is that very file."""
+    try:
+        connection, found = open_reader(layout, address, busy_timeout_ms=busy_timeout_ms)
+    except StorageFullError:
+        return read_as_it_is(layout, address, work)
+    try:
+        if only not in (None, found):
+            raise AddressGoneError(f"address {address} was renamed, removed or replaced; open a new session")
+        return work(connection)
+    except sqlite.ERRORS as error:
+        raise sqlite.translated(error, layout.keystore_path(address)) from error
+    finally:
+        connection.close()
+
+
+def read_as_it_is(layout: Layout, address: Address, work: Callable[[Connection], T]) -> T:
+    """Run one read where the disk is too full for SQLite's shared-memory file; raises when the file changes under it.
+
+    A log that waits cannot be read without that file: then this raises `StorageFullError` as SQLite did.
+    """
+    path = layout.keystore_path(address)
+
+    def read(folder: Folder, found: os.stat_result) -> T:
+        if _log_waits(folder):
+            raise StorageFullError(f"no space left to read the log of {shown(path)}; nothing is lost, make some room")
+        connection = _open_immutable(folder, path, found, any_thread=False)
+        try:
+            result = work(connection)
+        except sqlite.ERRORS as error:
+            raise sqlite.translated(error, path) from error
+        finally:
+            connection.close()
+        _check_unchanged(folder, path, found)
+        return result
+
+    return _steadily(layout, address, read)
+
+
+def _log_waits(folder: Folder) -> bool:
+    wal = folder.stat(KEYSTORE_FILE + "-wal")
+    return wal is not None and wal.st_size > 0
 
 
 def _open_immutable(folder: Folder, path: str, found: os.stat_result, any_thread: bool) -> Connection:
@@ -106,19 +186,35 @@ def _open_immutable(folder: Folder, path: str, found: os.stat_result, any_thread
             f"{shown(path)} has commits in its -wal that a read-only folder cannot recover; "
             "make the folder writable for one 'prontodb doctor', or copy it elsewhere"
         )
-    # SQLite reports no journal mode of a file that it takes for immutable.
-    connection = _checked(sqlite.connect(path, mode=sqlite.IMMUTABLE, any_thread=any_thread), path, found, wal=False)
-    again = folder.stat(KEYSTORE_FILE)
-    if again is None or (again.st_size, again.st_mtime_ns) != (found.st_size, found.st_mtime_ns):
+    connection = _unchanging(path, found, any_thread=any_thread)
+    try:
+        _check_unchanged(folder, path, found)
+    except BaseException:
         connection.close()
-        raise UnavailableError(f"{shown(path)} changed while it was opened read-only; try again")
+        raise
     return connection
 
 
-def _checked(connection: Connection, path: str, found: os.stat_result, *, wal: bool = True) -> Connection:
+def _unchanging(path: str, found: os.stat_result, *, any_thread: bool = False) -> Connection:
+    """Open the file alone, as if nobody could change it: without its log, its index and any lock."""
+    # SQLite reports no journal mode of a file that it takes for immutable.
+    return _checked(sqlite.connect(path, mode=sqlite.IMMUTABLE, any_thread=any_thread), path, found, wal=False)
+
+
+def _check_unchanged(folder: Folder, path: str, found: os.stat_result) -> None:
+    again = folder.stat(KEYSTORE_FILE)
+    if again is None or (again.st_size, again.st_mtime_ns) != (found.st_size, found.st_mtime_ns):
+        raise UnavailableError(f"{shown(path)} changed while it was read without its log; try again")
+
+
+def _checked(
+    connection: Connection, path: str, found: os.stat_result, *, wal: bool = True, log_waits: bool = False
+) -> Connection:
     """Check what was opened and lock the connection down; close it when anything is wrong."""
     try:
         schema.check(connection, path, wal=wal)
+        if log_waits:
+            _check_log(connection, path, found)
         sqlite.lock_down(connection)
         if identity(path) != (found.st_dev, found.st_ino):
             raise AddressGoneError(f"{shown(path)} was replaced while it was opened; try again")
@@ -129,3 +225,36 @@ def _checked(connection: Connection, path: str, found: os.stat_result, *, wal: b
         connection.close()
         raise
     return connection
+
+
+_ALONE = (
+    "SELECT incarnation, (SELECT max(rev) FROM journal), "
+    "(SELECT chain FROM journal ORDER BY rev DESC LIMIT 1) FROM meta"
+)
+_WITH_LOG = "SELECT incarnation, floor, (SELECT chain FROM journal WHERE rev = ?) FROM meta"
+
+
+def _check_log(connection: Connection, path: str, found: os.stat_result) -> None:
+    """Raise when the log is another keystore's: what the file says alone must go on in what it says with its log.
+
+    A log names no file. Played into another one it would mix two addresses, and all checksums would be right.
+    """
+    try:
+        alone = _unchanging(path, found)
+        try:
+            incarnation, rev, chain = sqlite.one(alone, _ALONE) or (None, None, None)
+        finally:
+            alone.close()
+    except (*sqlite.ERRORS, CorruptError):
+        return  # caught in the middle of a checkpoint, or by a crash in one: alone the file says nothing
+    if not isinstance(incarnation, bytes):
+        return
+    now = sqlite.one(connection, _WITH_LOG, (rev,))
+    if now is not None and now[0] == incarnation:
+        goes_on = rev is None or now[1] >= rev or now[2] == chain
+        if goes_on or not isinstance(chain, bytes):
+            return
+    raise CorruptError(
+        f"{shown(path)}-wal is not the log of this keystore; nothing was played in. Bring back its own log, or move "
+        "this one away to go on with what was last checkpointed"
+    )

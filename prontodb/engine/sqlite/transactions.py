@@ -122,7 +122,10 @@ def keys(connection: Connection, lo: str, hi: str | None, limit: int, now_ms: in
         "ORDER BY namespace_key LIMIT ?",
         (lo, now_ms, limit) if hi is None else (lo, hi, now_ms, limit),
     )
-    return [key for (key,) in found]
+    names = [key for (key,) in found]
+    if not all(isinstance(name, str) for name in names):
+        raise CorruptError("a key is damaged (it is no text); 'prontodb doctor --deep' says more")
+    return names
 
 
 def expired(connection: Connection, limit: int, now_ms: int) -> list[str]:
@@ -157,7 +160,10 @@ def count(connection: Connection, lo: str, hi: str | None, now_ms: int) -> int:
 
 def lifetimes(connection: Connection) -> dict[str, int]:
     """Return the default lifetime of each namespace that has one, in milliseconds."""
-    return dict(rows(connection, "SELECT namespace, ttl_ms FROM namespace_ttl ORDER BY namespace"))
+    found = dict(rows(connection, "SELECT namespace, ttl_ms FROM namespace_ttl ORDER BY namespace"))
+    if not all(isinstance(name, str) and isinstance(ms, int) for name, ms in found.items()):
+        raise CorruptError("a namespace's lifetime is damaged; 'prontodb doctor --deep' says more")
+    return found
 
 
 def _head(connection: Connection) -> tuple[int, int, bytes]:

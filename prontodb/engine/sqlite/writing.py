@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 MAX_RECORDS = 1_000
 """Changes in one journal row; a larger commit writes several rows."""
 
+SWEPT_FOR_ROOM = 2_000
+"""Expired entries that a write near a quota deletes at most."""
+
 DIGEST_BYTES = 16
 PAGE_SIZE = 4_096
 WAL_BYTES = 64 * 1024 * 1024
@@ -116,12 +119,12 @@ class Group:
                     characters += len(op.value)
                 if op.expect is not None or op.value is None:
                     asked.add(op.key)
-        if self._near_entries_quota(count):
-            self.present = set()
+        if self._near_quotas(count, characters) and self._delete_expired():
+            self._near_quotas(count, characters)
+        if self.present is not None:
             asked = {op.key for batch in batches for op in batch.ops}
         if asked:
             self._learn(asked)
-        self.room = self._room_bytes(characters)
         plain = self.room is None and self.present is None
         for batch in batches:
             try:
@@ -134,6 +137,23 @@ class Group:
                     self._judge(batch)
             except ProntoError as error:
                 batch.error = error
+
+    def _near_quotas(self, count: int, characters: int) -> bool:
+        """Learn how much room there is where that may matter; True when there may not be enough."""
+        near = self._near_entries_quota(count)
+        self.present = set() if near else None
+        self.room = self._room_bytes(characters)
+        return near or (self.room is not None and self.room < 4 * characters)
+
+    def _delete_expired(self) -> bool:
+        """Delete expired entries, which nobody can read any more, before anything is refused for want of room."""
+        keys = expired(self.connection, SWEPT_FOR_ROOM, self.now_ms)
+        if keys:
+            self._run(_DELETE, (json.dumps(keys),))
+            first = self.revision + 1
+            self.revision += len(keys)
+            self._add_records("quota", first, [("expire", key) for key in keys])
+        return bool(keys)
 
     def _near_entries_quota(self, more: int) -> bool:
         most, context = self.limits.max_entries, self.context
@@ -167,8 +187,9 @@ class Group:
             (json.dumps(list(keys)),),
         )
         for key, expires_at, revision in found:
-            if expires_at is None or expires_at > self.now_ms:
-                self.known[key] = revision
+            if not isinstance(expires_at, int) or expires_at > self.now_ms:
+                # A damaged entry counts as there: no expectation fits it, and deleting it is the way out.
+                self.known[key] = revision if isinstance(revision, int) and revision > 0 else -1
             if self.present is not None:
                 self.present.add(key)
 

@@ -1,5 +1,6 @@
 """help, inspect, version, settings."""
 
+import ast
 import platform
 import re
 
@@ -7,6 +8,7 @@ import pytest
 
 from prontodb import __version__
 from prontodb.cli.commands import COMMANDS, FAMILIES
+from prontodb.cli.parsing import OPTIONS
 from tests.unit.cli.harness import CHECKOUT, Cli, one_line, tree
 
 
@@ -102,6 +104,21 @@ def test_a_wrong_settings_file_stops_every_command(cli: Cli, text: str) -> None:
 def test_right_settings_are_called_right(cli: Cli) -> None:
     assert one_line(cli.ok("settings", "check").err) == "the settings are right"
     assert cli.ok("settings", "check", "-q").err == ""
+
+
+def test_every_command_and_option_that_any_text_names_exists() -> None:
+    unknown = []
+    for path in sorted((CHECKOUT / "prontodb" / "cli").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not (isinstance(node, ast.Constant) and isinstance(node.value, str)):
+                continue
+            for option in re.findall(r"(?<![\w-])--[a-z-]*[a-z]", node.value):
+                unknown += [] if option in OPTIONS else [option]
+            # Options of every command may stand before it.
+            for first, second in re.findall(r"\bprontodb (?:--\w+ \S+ )*([a-z][a-z-]*)(?: ([a-z]+))?", node.value):
+                name = f"{first} {second}" if first in FAMILIES else first
+                unknown += [] if name in COMMANDS else [name]
+    assert unknown == []
 
 
 def test_the_reference_names_every_command() -> None:

@@ -83,6 +83,19 @@ def test_every_namespace_printed_can_be_asked_for(filled: Cli) -> None:
     assert sorted(found) == KEYS
 
 
+def test_a_namespace_that_only_raw_can_store_is_reached_as_the_help_of_nss_says(cli: Cli) -> None:
+    keys = ["-a.b.k", "a..k", "default..k", "default.default.k", "default.x.k"]
+    for key in keys:
+        cli.ok("set", "--raw", "--", key, "v")
+    assert cli.ok("nss").lines == ["-a.b", "a.", "default.", "default.default", "default.x"]
+    assert cli.ok("keys", "--", "-a.b").lines == ["k"]
+    for scope in ("a.", "default."):
+        # There is no --raw here that an error could recommend.
+        assert cli.fails("keys", scope).endswith("has an empty part; write project.namespace")
+    for namespace, key in (("a.", "a..k"), ("default.", "default..k"), ("default.x", "default.x.k")):
+        assert key in cli.ok("keys", "--prefix", namespace + ".").lines
+
+
 def test_an_address_that_does_not_exist_holds_nothing(cli: Cli) -> None:
     for command in ("keys", "scan", "ls", "projects", "namespaces", "nss"):
         outcome = cli.ok(command, "--user", "nobody")

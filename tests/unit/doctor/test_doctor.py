@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import shutil
 import stat
 from collections.abc import Callable, Iterator
@@ -9,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from prontodb.cli.commands import COMMANDS
 from prontodb.doctor import Finding, examine
 from prontodb.doctor.findings import Problem
+from prontodb.doctor.keystores import Keystores
 from prontodb.doctor.visit import Visit
 from prontodb.errors import StorageFullError
 from prontodb.model.address import Address
@@ -20,6 +24,7 @@ from prontodb.model.limits import Limits
 from prontodb.storage import connection as sqlite
 from tests.parts import Parts, value
 from tests.roots import killed_at
+from tests.unit.cli.harness import Cli
 from tests.unit.doctor.visiting import found, keystore, only, tree_of, visit
 
 ONE = Address("agent1", "prod")
@@ -61,11 +66,12 @@ def test_progress_names_each_step_and_each_keystore(filled: Path) -> None:
 
 
 def test_repairing_a_clean_root_makes_the_reserve_once_and_nothing_else(filled: Path) -> None:
+    reserve = filled / "registry" / ".reserve"
+    reserve.unlink()  # made with the first address; older roots have none
     before = tree_of(filled)
     done = visit(filled, repair=True).repaired
     assert len(done) == 1
     assert "reserve" in done[0]
-    reserve = filled / "registry" / ".reserve"
     assert (reserve.stat().st_size, stat.S_IMODE(reserve.stat().st_mode)) == (1_048_576, 0o600)
     assert reserve.stat().st_blocks * 512 >= 1_048_576
     assert visit(filled, repair=True).repaired == ()
@@ -85,7 +91,7 @@ def test_what_a_crash_left_is_named_and_removed(filled: Path, name: str) -> None
     assert (finding.level, finding.fix) == ("warning", "prontodb doctor --repair")
     assert name in finding.what
     report = visit(filled, repair=True)
-    assert (report.findings, len(report.repaired)) == ((), 2)
+    assert (report.findings, len(report.repaired)) == ((), 1)
     assert not left.exists()
 
 
@@ -247,9 +253,54 @@ def test_a_damaged_keystore_is_named_never_touched_and_stops_no_other(
     findings = visit(filled, repair=True).findings
     assert [finding.what.partition(": ")[0] for finding in findings] == ["agent1/prod", "agent2/test"]
     assert findings[0].level == "error"
-    assert "prontodb restore REF --user agent1 --cursor prod" in findings[0].fix
+    assert str(keystore(filled).parent) in findings[0].fix
     kept = {path: path.read_bytes() for path in filled.rglob("*") if path.is_file() and "prod" in str(path)}
     assert {path: kept[path] for path in before} == before
+
+
+def test_every_command_that_a_finding_names_exists(filled: Path) -> None:
+    garbage(keystore(filled))
+    shutil.rmtree(filled / "addresses" / "agent2" / "test")
+    (filled / "addresses" / "agent3" / ".new-x@a1").mkdir(parents=True, mode=0o700)
+    named = {
+        command
+        for finding in found(filled)
+        for command in re.findall(r"prontodb (?:--user \S+ --cursor \S+ )?([a-z]+(?: [a-z]+\b(?!/))?)", finding.fix)
+    }
+    assert named == {"export", "address delete", "import", "doctor"}
+    assert named <= set(COMMANDS)
+
+
+def test_the_way_back_that_a_finding_tells_leads_back(filled: Path, tmp_path: Path) -> None:
+    connection = sqlite.connect(str(keystore(filled)))
+    connection.execute("UPDATE meta SET epoch = 'abc'").close()
+    connection.close()
+    told = only(found(filled)).fix.partition("be read: ")[2].replace("; then: ", "; ")
+    cli, saved = Cli(filled), tmp_path / "saved"
+    for step in told.replace("PREFIX", "app").replace("FILE", str(saved)).split("; "):
+        command, _, file = step.partition(" > ")
+        done = cli(*shlex.split(command)[1:])
+        assert done.code == 0, done.err
+        if file:
+            saved.write_bytes(done.out)
+    assert value(filled, "agent1/prod", "app.config.theme") == "dark"
+    assert found(filled, deep=True) == []
+
+
+@pytest.mark.parametrize("step", ["_mode", "_wal"])
+def test_an_address_that_goes_while_it_is_looked_at_is_no_finding(
+    filled: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    real = getattr(Keystores, step)
+
+    def gone_meanwhile(self: Keystores, address: Address) -> Iterator[Problem]:
+        if address == ONE:
+            Parts(filled).lifecycle.delete(ONE)
+        yield from real(self, address)
+
+    monkeypatch.setattr(Keystores, step, gone_meanwhile)
+    report = visit(filled)
+    assert (report.findings, report.level) == ((), "ok")
 
 
 def test_a_changed_entry_is_found_by_a_deep_look(filled: Path) -> None:
@@ -287,28 +338,7 @@ def test_a_wal_that_grew_past_its_bound_is_carried_into_its_keystore(filled: Pat
     assert value(filled, "agent1/prod", "app.config.theme") == "dark"
 
 
-# Repair on a full disk, and limits of the report
-
-
-def test_a_repair_without_room_uses_the_reserve_and_makes_it_again(filled: Path) -> None:
-    visit(filled, repair=True)
-    reserve = filled / "registry" / ".reserve"
-    seen: list[bool] = []
-
-    def heal() -> str:
-        seen.append(reserve.exists())
-        if reserve.exists():
-            raise StorageFullError("no space left")
-        return "healed in the room of the reserve"
-
-    ward = Visit(Layout(str(filled)), Limits(), repair=True, progress=lambda _line: None)
-    ward.take([Problem(Finding("error", "full", "make room"), heal)])
-    ward.keep_reserve()
-    report = ward.report({})
-    assert seen == [True, False]
-    assert report.findings == ()
-    assert report.repaired[0] == "healed in the room of the reserve"
-    assert reserve.stat().st_size == 1_048_576
+# Limits of the report
 
 
 def test_a_repair_without_room_and_without_a_reserve_stays_a_finding(filled: Path) -> None:

@@ -30,6 +30,7 @@ def keystore(root: Path) -> Path:
 
 
 def tree_of(root: Path) -> dict[str, tuple[int, int]]:
-    """Every path with its mode and size: what a look must leave as it is."""
-    below = [path for path in root.rglob("*") if path.name not in ("keystore.db-shm", "keystore.db-wal")]
+    """Every path with its mode and size: what a look must leave as it is, but for what names a lock's last holder."""
+    passing = ("keystore.db-shm", "keystore.db-wal", "registry.lock")
+    below = [path for path in root.rglob("*") if path.name not in passing]
     return {str(path): (path.lstat().st_mode, path.lstat().st_size) for path in below}

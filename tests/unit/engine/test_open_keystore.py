@@ -254,6 +254,7 @@ async def test_a_commit_that_fails_after_all_is_not_called_committed(root: Path,
         (root / "addresses/agent/test").rename(root / "addresses/agent/moved")
         gate.open()
         assert "nothing was written" in await cancelled_note(task)
+        (root / "addresses/agent/moved").rename(root / "addresses/agent/test")
         assert await ks.get("a") is None
 
 

@@ -1,11 +1,14 @@
 """Reading: snapshots, ranges, expiry, damage that is noticed, and the history of changes."""
 
+from pathlib import Path
+
 import pytest
 
 from prontodb.engine.sqlite import transactions
 from prontodb.errors import CompactedError, CorruptError
 from prontodb.model.limits import PAGE_BYTES
 from prontodb.model.operation import Op, Position
+from tests.unit.engine.conftest import new_store
 from tests.unit.engine.store import NOW, Store, sets
 
 COLUMNS = ("namespace_key", "value", "created_at", "updated_at", "ttl_expires_at", "rev", "checksum")
@@ -125,6 +128,17 @@ def test_a_damaged_journal_is_corrupt_and_not_a_crash(store: Store, records: str
 
 
 # Changes
+
+
+def test_a_key_that_is_no_text_and_a_lifetime_that_is_no_number_are_damage(root: Path) -> None:
+    store = new_store(root)
+    store.apply(Op("k", "1"))
+    store.tamper("UPDATE kvstore SET namespace_key = x'6b'", "INSERT INTO namespace_ttl VALUES ('ns', 'abc')")
+    with pytest.raises(CorruptError):
+        transactions.keys(store.connection, "", None, 10, NOW)
+    with pytest.raises(CorruptError):
+        transactions.lifetimes(store.connection)
+    store.close()
 
 
 def test_changes_show_the_latest_state_of_each_key_once_deletions_included(store: Store) -> None:

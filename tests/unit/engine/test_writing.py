@@ -4,6 +4,7 @@ import json
 import os
 import random
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import pytest
@@ -25,6 +26,7 @@ from prontodb.model.limits import Limits
 from prontodb.model.operation import ABSENT, CHECK, FOREVER, Fence, Op, Receipt
 from prontodb.storage import connection as sqlite
 from tests.checking import connection_faults
+from tests.unit.engine.conftest import new_store
 from tests.unit.engine.store import ME, NOW, Store, sets
 
 if TYPE_CHECKING:
@@ -302,6 +304,67 @@ def test_the_size_quota_holds_across_the_batches_of_a_group(store: Store) -> Non
     passed = sum(isinstance(outcome, Receipt) for outcome in outcomes)
     assert 4 <= passed <= 9
     tight.close()
+
+
+def test_expired_entries_make_room_before_the_entries_quota_refuses(store: Store) -> None:
+    tight = small(store, max_entries=10)
+    tight.apply(*(Op(f"old{i}", "1", ttl_ms=5) for i in range(10)))
+    with pytest.raises(QuotaExceededError):
+        tight.apply(Op("new", "1"))
+    tight.now_ms += 5
+    tight.apply(*sets((f"new{i}", "1") for i in range(10)))
+    assert sorted(tight.values()) == [f"new{i}" for i in range(10)]
+    assert tight.rows("SELECT count(*) FROM kvstore") == [(10,)]
+    assert [json.loads(row[3])[0][0] for row in tight.journal()] == ["set", "expire", "set"]
+    tight.close()
+
+
+def test_expired_entries_make_room_before_the_size_quota_refuses(store: Store) -> None:
+    tight = small(store, max_keystore_bytes=200_000)
+    tight.apply(*(Op(f"old{i}", "x" * 20_000, ttl_ms=5) for i in range(6)))
+    with pytest.raises(QuotaExceededError):
+        tight.apply(Op("new", "x" * 80_000))
+    tight.now_ms += 5
+    tight.apply(Op("new", "x" * 80_000))
+    assert list(tight.values()) == ["new"]
+    tight.close()
+
+
+# Damage
+
+DAMAGES = {
+    "a revision that is text": "UPDATE journal SET rev = 9223372036854775807",
+    "a chain that is text": "UPDATE journal SET chain = 'abc'",
+    "a chain that is short": "UPDATE journal SET chain = x'00'",
+    "an epoch that is text": "UPDATE meta SET epoch = 'abc'",
+    "a lifetime that is text": "INSERT INTO namespace_ttl VALUES ('ns', 'abc')",
+    "a lifetime below zero": "INSERT INTO namespace_ttl VALUES ('ns', -5)",
+    "a lifetime of ages": "INSERT INTO namespace_ttl VALUES ('ns', 9223372036854775807)",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
+def test_nothing_is_built_on_damaged_records(root: Path, damage: str) -> None:
+    store = new_store(root)
+    store.apply(Op("ns.k", "1"))
+    store.tamper(damage)
+    with pytest.raises(CorruptError):
+        store.apply(Op("ns.k", "2"))
+    assert not store.connection.in_transaction
+    assert store.values() == {"ns.k": "1"}
+    store.close()
+
+
+@pytest.mark.parametrize("column", ["ttl_expires_at", "rev"])
+def test_an_entry_with_a_damaged_column_can_be_deleted(store: Store, column: str) -> None:
+    store.apply(Op("k", "1"))
+    store.tamper(f"UPDATE kvstore SET {column} = 'abc'")
+    with pytest.raises(CorruptError):
+        store.read("k")
+    with pytest.raises(RevisionConflictError):
+        store.apply(Op("k", "2", expect=7))
+    assert store.apply(Op("k", None)).changed == 1
+    assert store.rows("SELECT * FROM kvstore") == []
 
 
 # Files and failures

@@ -37,6 +37,16 @@ def test_moments_are_aware_and_exact_in_any_century() -> None:
     assert Entry("k", "v", 0, 0, 5, 1).expires_at == moment(5)
 
 
+def test_a_moment_that_no_calendar_has_comes_as_the_nearest_one() -> None:
+    first, last = datetime.min.replace(tzinfo=UTC), datetime.max.replace(microsecond=999_000, tzinfo=UTC)
+    for at_ms, nearest in ((-(2**63), first), (-(10**400), first), (2**63 - 1, last), (10**400, last)):
+        assert moment(at_ms) == nearest
+        entry = Entry("k", "v", at_ms, at_ms, at_ms, 1)
+        assert entry.created_at == entry.updated_at == entry.expires_at == nearest
+    for at_ms in (-62_135_596_800_000, 253_402_300_799_999):
+        assert (moment(at_ms) - moment(0)) // timedelta(milliseconds=1) == at_ms
+
+
 def test_a_position_has_a_text_form() -> None:
     assert str(Position("abc", 7)) == "abc:7"
 

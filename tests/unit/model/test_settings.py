@@ -161,7 +161,8 @@ def test_every_setting_is_described_once_with_its_value_its_default_and_its_rang
 
 def test_only_what_differs_from_the_defaults_is_kept() -> None:
     assert Settings().changed() == {}
-    assert Settings(lanes=4, max_entries=None, wait_s=5.0).changed() == {"lanes": 4, "max_entries": None}
+    assert Settings(lanes=4, max_entries=None, wait_s=5.0).changed() == {"lanes": 4}
+    assert Settings(lanes=None, max_entries=10).changed() == {"max_entries": 10}
 
 
 def test_unknown_fields_are_warned_of_with_the_nearest_name() -> None:

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import resource
 import socket
 import stat
 import subprocess
@@ -257,6 +258,101 @@ def test_removing_a_tree_follows_no_link(root: Path, tmp_path: Path, folder: Fol
     folder.remove_tree("link")
     assert folder.names() == []
     assert (keep / "file").read_text() == "kept"
+
+
+def nest(folder: int, depth: int) -> None:
+    """Make `depth` folders, one in another, with a file in each: no path could name the deepest."""
+    for _ in range(depth):
+        os.close(os.open("file", os.O_CREAT | os.O_WRONLY, 0o600, dir_fd=folder))
+        os.mkdir("deeper", 0o700, dir_fd=folder)
+        inner = os.open("deeper", os.O_RDONLY, dir_fd=folder)
+        os.close(folder)
+        folder = inner
+    os.close(folder)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 1_500])
+def test_a_tree_of_any_depth_goes_with_few_descriptors(root: Path, folder: Folder, depth: int) -> None:
+    folder.make("tree").close()
+    nest(os.open(root / "tree", os.O_RDONLY), depth)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    open_now = len(os.listdir("/proc/self/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (open_now + 8, hard))
+    try:
+        folder.remove_tree("tree")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert folder.names() == []
+    assert len(os.listdir("/proc/self/fd")) == open_now
+
+
+def test_a_tree_with_many_branches_goes_whole(folder: Folder) -> None:
+    with folder.make("tree") as tree:
+        for a in range(5):
+            with tree.make(f"a{a}") as one:
+                for b in range(5):
+                    with one.make(f"b{b}") as two:
+                        two.create("x", b"")
+                        two.make("empty").close()
+    folder.remove_tree("tree")
+    assert folder.names() == []
+
+
+def test_a_tree_that_fills_again_while_it_goes_is_an_error_of_ours(
+    root: Path, folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.make("tree").close()
+    nest(os.open(root / "tree", os.O_RDONLY), 3)
+    real = os.unlink
+
+    def with_a_newcomer(path: str, *, dir_fd: int) -> None:
+        real(path, dir_fd=dir_fd)
+        os.mkdir("newcomer", dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "unlink", with_a_newcomer)
+    with pytest.raises(UnavailableError):
+        folder.remove_tree("tree")
+
+
+def test_what_takes_the_place_of_a_folder_while_the_tree_goes_is_kept(
+    root: Path, tmp_path: Path, folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep = tmp_path / "keep"
+    keep.mkdir()
+    (keep / "file").write_text("kept")
+    folder.make("tree").close()
+    nest(os.open(root / "tree", os.O_RDONLY), 2)
+    real = os.rmdir
+
+    def swapped(path: str, *, dir_fd: int) -> None:
+        # The folder moves out, and a link to another one takes its place, in the worst moment.
+        if path == "deeper" and not (tmp_path / "moved").exists():
+            os.rename("deeper", tmp_path / "moved", src_dir_fd=dir_fd)
+            os.symlink(keep, "deeper", dir_fd=dir_fd)
+            raise OSError(errno.ENOTEMPTY, "as it was a moment ago")
+        real(path, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "rmdir", swapped)
+    with pytest.raises(UnsafePathError):
+        folder.remove_tree("tree")
+    assert (keep / "file").read_text() == "kept"
+    assert (tmp_path / "moved" / "file").exists()
+
+
+def test_parents_of_a_root_are_made_at_any_depth(tmp_path: Path) -> None:
+    path = str(tmp_path) + "/d" * 200
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(250)  # a path may be deeper than any stack
+    try:
+        make_root(path).close()
+        with pytest.raises(UnavailableError):
+            make_root(path + "/d" * 5_000)
+    finally:
+        sys.setrecursionlimit(before)
+    assert os.path.isdir(path)
+    # pytest's own way to remove its folders recurses.
+    with open_root(str(tmp_path)) as folder:
+        folder.remove_tree("d")
 
 
 def test_descriptors_are_closed_whatever_happens(root: Path, tmp_path: Path) -> None:
