@@ -148,7 +148,7 @@ def test_a_hundred_processes_starting_at_once_on_a_new_root_make_one_layout(tmp_
     rows = AddressRegistry(Layout(str(root)), wait_s=5, one_shot=True).rows()
     assert {row.address for row in rows} == set(addresses)
     assert {row.state for row in rows} == {"active"}
-    assert sorted(os.listdir(root / "registry")) == ["address_registry.db", "locks"]
+    assert sorted(os.listdir(root / "registry")) == [".reserve", "address_registry.db", "locks"]
     assert root_faults(str(root)) == []
 
 

@@ -80,7 +80,7 @@ async def test_a_log_that_was_taken_away_is_told_once(root: Path) -> None:
         env=environment(), capture_output=True, text=True, timeout=PATIENCE_S, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (2, "")
-    assert f"{path}-wal was taken away" in done.stderr
+    assert "keystore.db-wal' was taken away; what it held is lost" in done.stderr
 
 
 async def test_a_handle_reads_nothing_of_the_address_that_its_file_became(root: Path) -> None:

@@ -150,13 +150,13 @@ def test_what_is_no_private_file_of_ours_is_not_followed(root: Path, kind: str) 
 
 def test_saved_settings_are_read_back_and_only_what_differs_is_written(root: Path) -> None:
     layout = Layout(str(root))
-    settings = Settings(lanes=4, wait_s=0.5, max_keystore_bytes=None)
+    settings = Settings(lanes=4, wait_s=0.5, max_keystore_bytes=2**30, max_entries=None)
     configuration.save(layout, settings)
     assert configuration.load(layout) == (settings, [])
     path = root / "registry" / CONFIG_FILE
     assert json.loads(path.read_text()) == {
         "format": 1,
-        "settings": {"wait_s": 0.5, "max_keystore_bytes": None, "lanes": 4},
+        "settings": {"wait_s": 0.5, "max_keystore_bytes": 2**30, "lanes": 4},
     }
     assert path.stat().st_mode & 0o777 == 0o600
     configuration.save(layout, Settings())
