@@ -27,8 +27,9 @@ WARM_UP = 16
 
 
 def settings_for(addresses: int) -> prontodb.Settings:
-    """Return the default settings with the pool raised to so many keystores."""
-    return prontodb.Settings(max_open_keystores=max(256, addresses + WARM_UP))
+    """Return settings with a pool for so many keystores, and time to open them all."""
+    # All open and write at once, which a slow machine does not get to within the usual deadline; time is no matter here.
+    return prontodb.Settings(max_open_keystores=max(256, addresses + WARM_UP), wait_s=120)
 
 
 async def _create(root: Path, addresses: int) -> None:
