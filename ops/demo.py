@@ -24,7 +24,9 @@ from ops.demo_screen import DIM, GREEN, RED, Screen, quiet_end
 from prontodb.errors import ProntoError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import AsyncGenerator, Callable, Iterable
+
+    from anyio.abc import Process
 
 STEPS = {
     "met": "each watches the board and has seen all others there",
@@ -37,6 +39,7 @@ STEPS = {
 LONGEST_S = 60.0
 LONGEST_EACH_S = 3.0
 SAID_LINES = 12
+ENDING_S = 5.0
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -72,7 +75,6 @@ async def run_agents(demo: Demo) -> None:
 async def run_agent(demo: Demo, number: int, step: Callable[[str], None]) -> tuple[int, Iterable[str]]:
     """Run one agent; return its exit code and the last lines it said that were not meant for us."""
     said: deque[str] = deque(maxlen=SAID_LINES)
-    # Cancelled, the block kills the process and waits for it.
     async with await anyio.open_process(
         [sys.executable, str(OPS / "demo_agent.py"), demo.root, str(number), str(demo.count)],
         stdin=subprocess.PIPE,  # its end tells the agent of ours, whatever ended us
@@ -81,11 +83,8 @@ async def run_agent(demo: Demo, number: int, step: Callable[[str], None]) -> tup
         # Ctrl-C is for us: we end the agents, and they have no traceback to show.
         start_new_session=True,
     ) as process:
-        assert process.stdout is not None
-        rest = b""
-        async for chunk in process.stdout:
-            *lines, rest = (rest + chunk).split(b"\n")
-            for line in lines:
+        try:
+            async for line in lines_of(process):
                 if not line.startswith(b"{"):
                     said.append(line.decode(errors="replace"))
                     continue
@@ -93,7 +92,30 @@ async def run_agent(demo: Demo, number: int, step: Callable[[str], None]) -> tup
                 if facts := heard.get("facts"):
                     demo.facts[facts["name"]] = facts
                 step(heard["step"])
+        finally:
+            await ended(process)
         return await process.wait(), said
+
+
+async def lines_of(process: Process) -> AsyncGenerator[bytes]:
+    """Yield what a process says, line by line."""
+    assert process.stdout is not None
+    rest = b""
+    async for chunk in process.stdout:
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            yield line
+
+
+async def ended(process: Process) -> None:
+    """Let an agent end by itself, as it does when its stdin ends; one that does not is killed by its block.
+
+    A kill at the moment at which it ends would take its exit code away from asyncio, which complains on stderr.
+    """
+    assert process.stdin is not None
+    with anyio.move_on_after(ENDING_S, shield=True):
+        await process.stdin.aclose()
+        await process.wait()
 
 
 async def run(demo: Demo) -> None:

@@ -28,7 +28,7 @@ WARM_UP = 16
 
 def settings_for(addresses: int) -> prontodb.Settings:
     """Return settings with a pool for so many keystores, and time to open them all."""
-    # All open and write at once, which a slow machine does not get to within the usual deadline; time is no matter here.
+    # All open and write at once: more than a slow machine can do within the usual deadline, and no matter here.
     return prontodb.Settings(max_open_keystores=max(256, addresses + WARM_UP), wait_s=120)
 
 

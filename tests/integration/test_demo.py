@@ -13,8 +13,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
+import ops.demo
 import prontodb
 from ops.demo_evidence import BOARD, Demo, show_files, show_keystores
 from ops.demo_proof import faults, in_bytes, inspect, open_to_others
@@ -126,6 +128,34 @@ def test_agents_end_with_a_demo_that_was_killed(tmp_path: Path) -> None:
         # A pidfd is readable once its process has ended.
         assert select.select([agent], [], [], LONGEST_S)[0]
         os.close(agent)
+
+
+@pytest.mark.parametrize("obeys", [True, False])
+async def test_an_agent_may_end_by_itself_before_it_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, obeys: bool
+) -> None:
+    agent = tmp_path / "demo_agent.py"
+    agent.write_text(
+        "import json, os, pathlib, signal, sys, time\n"
+        "print(json.dumps({'step': str(os.getpid())}), flush=True)\n"
+        "sys.stdin.read()\n"
+        # Long enough for a kill to come first.
+        "time.sleep(0.3)\n" + ("pathlib.Path(__file__).with_name('ended').touch()" if obeys else "signal.pause()")
+    )
+    monkeypatch.setattr(ops.demo, "OPS", tmp_path)
+    if not obeys:
+        monkeypatch.setattr(ops.demo, "ENDING_S", 0.1)
+    pids: list[int] = []
+    async with anyio.create_task_group() as tasks:
+
+        def step(pid: str) -> None:
+            pids.append(int(pid))
+            tasks.cancel_scope.cancel()
+
+        tasks.start_soon(ops.demo.run_agent, Demo(str(tmp_path), 1, Screen(io.StringIO())), 1, step)
+    assert (tmp_path / "ended").exists() is obeys
+    with pytest.raises(ProcessLookupError):
+        os.kill(pids[0], 0)
 
 
 def children_of(pid: int) -> list[int]:
