@@ -280,6 +280,7 @@ if sys.argv[2] == "dropped":
 
 INTERRUPTED = """
 import asyncio, sys, signal, os, prontodb
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
 async def main():
     async with prontodb.open(sys.argv[1]) as manager, manager.session("agent", "test") as ks:
         await ks.set("a", "1")
