@@ -143,15 +143,22 @@ class RevisionConflictError(ConflictError):
 
 
 class BusyError(ProntoError):
-    """Somebody else holds what is needed, and the deadline passed. Wait and try again."""
+    """Somebody else holds what is needed, and the deadline passed. Wait and try again.
+
+    `holder` is the `Holder` that the lock file names, where there is one.
+    """
+
+    def __init__(self, message: str, holder: object = None) -> None:
+        self.holder = holder
+        super().__init__(message)
 
 
 class AddressBusyError(BusyError):
-    """The lock of an address is held; `holder` is what the lock file says of its holder."""
+    """An address is held: `holders` are those who hold it, as far as they are known; the message says the way out."""
 
-    def __init__(self, address: object, holder: str) -> None:
-        self.address, self.holder = address, holder
-        super().__init__(f"address {address} is busy: {holder}")
+    def __init__(self, address: object, reason: str, holders: tuple[object, ...] = ()) -> None:
+        self.address, self.holders = address, holders
+        super().__init__(f"address {address} is busy: {reason}", holders[0] if holders else None)
 
 
 class WaitTimeoutError(BusyError, TimeoutError):

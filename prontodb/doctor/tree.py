@@ -20,7 +20,7 @@ from prontodb.model.layout import (
     REGISTRY,
     Layout,
 )
-from prontodb.registry.addresses import SET_ASIDE
+from prontodb.registry.index import SET_ASIDE
 from prontodb.storage.files import open_root
 from prontodb.storage.survey import Found, close_to_others, survey
 
@@ -96,7 +96,7 @@ class Tree:
             yield error(found.trouble, f"look into {quoted}")
         yield from self._judge_others(found, place)
         yield from self._judge_staged(found, place)
-        if found.is_file and found.parts[:1] == (REGISTRY,) and found.parts[-1].startswith(SET_ASIDE):
+        if found.is_file and found.parts[:1] == (REGISTRY,) and SET_ASIDE in found.parts[-1]:
             what = f"{place} is a damaged registry that was set aside; the folders hold all that it knew"
             yield warning(what, f"rm -- {quoted}")
 

@@ -1,7 +1,9 @@
-"""The only door to file locks: flock held on a file in `registry/locks`, which is never deleted.
+"""The only door to file locks: flock held on a file in `registry/locks`.
 
 Long-lived holders use filelock; a one-shot command takes the same flock itself, because importing filelock costs more
-than the command. Both exclude each other. What is written into the file says who holds it, for messages only.
+than the command. Both exclude each other. A lock file holds a mark, through which others reach its holder: one byte,
+and the id of the session it is meant for; then a record of who holds it. `address.lock` is never removed, only retired
+by force; a session's own lock file goes with the session.
 """
 
 from __future__ import annotations
@@ -11,8 +13,10 @@ import os
 import random
 import time
 
-from prontodb.errors import BusyError, UnavailableError, UnsafePathError, shown
+from prontodb.errors import BusyError, UnsafePathError, shown
+from prontodb.model.holder import ID_CHARACTERS, MAX_RECORD_BYTES, Holder, decode
 from prontodb.storage.files import FILE_MODE, Folder, make_root, translated
+from prontodb.storage.process import ourselves
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,20 +26,76 @@ if TYPE_CHECKING:
     from filelock import UnixFileLock
 
 POLL_S = 0.002
-_RECORD_BYTES = 4_096
+TRIES = 3
+"""A lock is tried so often before it counts as held: somebody who looks at it holds it for an instant."""
+
+UNMARKED = b" "
+ASKED = b"?"
+"""Somebody asks the session to end."""
+EVICTED = b"!"
+"""Somebody has put the session out: what its holder remembers counts no more."""
+_MARK_BYTES = 1 + ID_CHARACTERS
+_MAX_BYTES = _MARK_BYTES + MAX_RECORD_BYTES + 1
+
 _OPEN_LOCK = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 
 class HeldLock:
-    """An acquired file lock; leaving the block, `release`, or the death of the process frees it."""
+    """An acquired file lock; leaving the block, `release`, or the death of the process frees it.
 
-    __slots__ = ("_release", "fd", "path")
+    `previous` is the holder that the file named when it was taken: one that did not release it itself, and is dead.
+    """
 
-    def __init__(self, path: str, fd: int, release: Callable[[], None]) -> None:
-        self.path, self.fd, self._release = path, fd, release
+    __slots__ = ("_release", "fd", "identity", "path", "previous")
 
-    def release(self) -> None:
-        """Free the lock; a second call does nothing."""
+    def __init__(self, path: str, fd: int, release: Callable[[], None], previous: Holder | None = None) -> None:
+        self.path, self.fd, self._release, self.previous = path, fd, release, previous
+        found = os.fstat(fd)
+        self.identity = (found.st_dev, found.st_ino)
+
+    def write(self, holder: Holder) -> None:
+        """Say in the file who holds it. Its loss harms nothing, so a full disk is no reason to fail."""
+        data = UNMARKED * _MARK_BYTES + holder.encode()
+        try:
+            os.pwrite(self.fd, data, 0)
+            os.ftruncate(self.fd, len(data))
+        except OSError:
+            return
+
+    def mark(self, session: str) -> bytes:
+        """Return what others want of this session: ASKED, EVICTED, or UNMARKED for nothing."""
+        found = os.pread(self.fd, _MARK_BYTES, 0)
+        # One that was meant for the holder before us came a moment too late.
+        return found[:1] if found[1:] == session.encode() else UNMARKED
+
+    def is_marked(self) -> bool:
+        """Return whether there is a mark to look at: one system call, for those who look often."""
+        return os.pread(self.fd, 1, 0) not in (UNMARKED, b"")
+
+    @property
+    def still_there(self) -> bool:
+        """False when the path leads elsewhere: then the lock excludes nobody."""
+        try:
+            found = os.lstat(self.path)
+        except OSError:
+            return False
+        return (found.st_dev, found.st_ino) == self.identity
+
+    def release(self, *, remove: bool = False) -> None:
+        """Free the lock, the record taken out first, or with `remove` the whole file; a second call does nothing."""
+        if self._release is _nothing:
+            return
+        try:
+            if not remove:
+                os.ftruncate(self.fd, 0)
+            elif self.still_there:
+                os.unlink(self.path)
+        except OSError:
+            pass  # a full disk, or a folder that was taken away: only a record stays behind
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Free the lock and leave the file as it is; a second call does nothing."""
         release, self._release = self._release, _nothing
         release()
 
@@ -52,27 +112,45 @@ def _nothing() -> None:
     return None
 
 
-def acquire(root: str, parts: tuple[str, ...], name: str, *, purpose: str, wait_s: float, one_shot: bool) -> HeldLock:
+def acquire(
+    root: str,
+    parts: tuple[str, ...],
+    name: str,
+    *,
+    purpose: str,
+    wait_s: float,
+    one_shot: bool,
+    holder: Holder | None = None,
+    tries: int = TRIES,
+) -> HeldLock:
     """Take the lock file `name` in the folder `parts` below `root`, both made when missing.
 
-    Blocks its thread up to `wait_s` seconds (0 tries once), then raises `BusyError` naming the holder.
+    Blocks its thread up to `wait_s` seconds, but for `tries` tries at least, then raises `BusyError` naming the holder.
+    `holder` is what the file shall say; None: this process and its purpose.
     """
     # A lock folder lost by a power cut is made again by whoever wants the lock next.
     with make_root(root, *parts, durable=False) as folder:
         folder.check_file(name)
-        path = f"{folder.path}/{name}"
+        attempt = _flock(folder, name) if one_shot else _filelock(f"{folder.path}/{name}")
         deadline = time.monotonic() + wait_s
         while True:
-            left_s = max(0.0, deadline - time.monotonic())
-            held = _flock(folder, name, deadline) if one_shot else _filelock(path, left_s)
+            held = attempt()
             if held is None:
-                raise BusyError(f"{shown(path)} is held by {describe_holder(folder, name)}")
+                tries -= 1
+                if tries <= 0 and time.monotonic() >= deadline:
+                    seen = look(folder, name)
+                    held_by = "nobody any more" if seen is None or not seen.held else str(seen)
+                    raise BusyError(f"{shown(f'{folder.path}/{name}')} is held by {held_by}", seen and seen.holder)
+                # Jitter keeps many waiters from polling in step.
+                time.sleep(POLL_S * (0.5 + random.random()))  # noqa: S311 - not a secret
+                continue
             # Somebody may have removed the file between our open and our flock: a lock on a nameless file excludes
             # nobody, so it counts only while the path still leads to it.
             if _same_file(held.fd, folder.stat(name)):
                 break
-            held.release()
-    _record(held.fd, purpose)
+            held.abandon()
+    held.previous = _record(held.fd)
+    held.write(holder or Holder(ourselves(), purpose, time.time_ns() // 1_000_000))
     return held
 
 
@@ -81,40 +159,42 @@ def _same_file(fd: int, found: os.stat_result | None) -> bool:
     return found is not None and (own.st_dev, own.st_ino) == (found.st_dev, found.st_ino)
 
 
-def _flock(folder: Folder, name: str, deadline: float) -> HeldLock | None:
-    try:
-        fd = os.open(name, _OPEN_LOCK, FILE_MODE, dir_fd=folder.fd)
-    except OSError as error:
-        raise translated(error, f"{folder.path}/{name}") from error
-    try:
-        os.fchmod(fd, FILE_MODE)
-        while True:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    os.close(fd)
-                    return None
-                # Jitter keeps many waiters from polling in step.
-                time.sleep(POLL_S * (0.5 + random.random()))  # noqa: S311 - not a secret
-                continue
-            return HeldLock(f"{folder.path}/{name}", fd, lambda: os.close(fd))
-    except OSError as error:
+def _flock(folder: Folder, name: str) -> Callable[[], HeldLock | None]:
+    """Return what tries once to take the lock the light way."""
+    path = f"{folder.path}/{name}"
+
+    def attempt() -> HeldLock | None:
+        fd = -1
+        try:
+            fd = os.open(name, _OPEN_LOCK, FILE_MODE, dir_fd=folder.fd)
+            os.fchmod(fd, FILE_MODE)
+            if _locked(fd, fcntl.LOCK_EX):
+                return HeldLock(path, fd, lambda: os.close(fd))
+        except OSError as error:
+            if fd >= 0:
+                os.close(fd)
+            raise translated(error, path) from error
         os.close(fd)
-        raise UnavailableError(f"cannot lock {shown(folder.path)}/{name}: {os.strerror(error.errno or 0)}") from error
+        return None
+
+    return attempt
 
 
-def _filelock(path: str, timeout_s: float) -> HeldLock | None:
+def _filelock(path: str) -> Callable[[], HeldLock | None]:
+    """Return what tries once to take the lock through filelock."""
     lock, fd = _new_filelock(path)
     from filelock import Timeout
 
-    try:
-        lock.acquire(timeout=timeout_s)
-    except Timeout:
-        return None
-    except OSError as error:
-        raise translated(error, path) from error
-    return HeldLock(path, fd(), lambda: lock.release(force=True))
+    def attempt() -> HeldLock | None:
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return None
+        except OSError as error:
+            raise translated(error, path) from error
+        return HeldLock(path, fd(), lambda: lock.release(force=True))
+
+    return attempt
 
 
 def _new_filelock(path: str) -> tuple[UnixFileLock, Callable[[], int]]:
@@ -134,26 +214,114 @@ def _new_filelock(path: str) -> tuple[UnixFileLock, Callable[[], int]]:
     return lock, lambda: taken[-1]
 
 
-def _record(fd: int, purpose: str) -> None:
-    """Write who we are into the lock file. Its loss harms nothing, so a full disk is no reason to fail."""
-    text = f"pid {os.getpid()} ({purpose}) since {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())}\n"
-    try:
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, text.encode(), 0)
-    except OSError:
-        return
+# Lock files of sessions
 
 
-def describe_holder(folder: Folder, name: str) -> str:
-    """Return what the lock file says of its holder, escaped, for a message."""
+def create_held(folder: Folder, name: str, holder: Holder) -> HeldLock:
+    """Make the lock file `name`, held from the moment at which it can be seen."""
+    staged = f".{name}.tmp"
     try:
-        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=folder.fd)
+        fd = os.open(staged, _OPEN_LOCK | os.O_EXCL, FILE_MODE, dir_fd=folder.fd)
     except OSError as error:
-        if error.errno is not None and isinstance(error, FileNotFoundError):
-            return "nobody any more"
-        raise UnsafePathError(f"{shown(folder.path)}/{name} cannot be read") from error
+        raise translated(error, f"{folder.path}/{staged}") from error
     try:
-        text = os.read(fd, _RECORD_BYTES).decode("utf-8", "replace").strip()
+        os.fchmod(fd, FILE_MODE)
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        held = HeldLock(f"{folder.path}/{name}", fd, lambda: os.close(fd))
+        held.write(holder)
+        os.rename(staged, name, src_dir_fd=folder.fd, dst_dir_fd=folder.fd)
+    except OSError as error:
+        os.close(fd)
+        folder.remove(staged)
+        raise translated(error, f"{folder.path}/{name}") from error
+    return held
+
+
+class Seen:
+    """What a look at a lock file showed: whether somebody holds it, and who it says that is or was."""
+
+    __slots__ = ("held", "holder")
+
+    def __init__(self, held: bool, holder: Holder | None) -> None:
+        self.held, self.holder = held, holder
+
+    def __str__(self) -> str:
+        return str(self.holder) if self.holder is not None else "a process that has not said its name yet"
+
+
+def look(folder: Folder, name: str) -> Seen | None:
+    """Look whether a lock is held and by whom, without taking it; None when there is no such file."""
+    fd = _open(folder, name, os.O_RDONLY)
+    if fd is None:
+        return None
+    try:
+        # A shared probe: two that look at once do not take each other for a holder.
+        free = _locked(fd, fcntl.LOCK_SH)
+        return Seen(not free, _record(fd))
+    except OSError as error:
+        raise translated(error, f"{folder.path}/{name}") from error
     finally:
         os.close(fd)
-    return shown(text).strip("'") or "a process that has not said its name yet"
+
+
+def mark(folder: Folder, name: str, what: bytes, session: str) -> bool:
+    """Mark a lock file for the session that holds it; False when another one holds it, or nobody."""
+    fd = _open(folder, name, os.O_RDWR)
+    if fd is None:
+        return False
+    try:
+        found = _record(fd)
+        if found is None or found.session != session or _locked(fd, fcntl.LOCK_SH):
+            return False
+        os.pwrite(fd, what + session.encode(), 0)
+    except OSError as error:
+        raise translated(error, f"{folder.path}/{name}") from error
+    finally:
+        os.close(fd)
+    return True
+
+
+def remove_dead(folder: Folder, name: str) -> Seen | None:
+    """Remove the lock file of a session that is dead, which is: its lock can be taken; return whose it was.
+
+    None when it lives, or when there is no such file. The caller holds the lock of the address.
+    """
+    fd = _open(folder, name, os.O_RDWR)
+    if fd is None:
+        return None
+    try:
+        for _ in range(TRIES):
+            if _locked(fd, fcntl.LOCK_EX):
+                if not _same_file(fd, folder.stat(name)):
+                    return None
+                folder.remove(name)
+                return Seen(False, _record(fd))
+            time.sleep(POLL_S)
+    except OSError as error:
+        raise translated(error, f"{folder.path}/{name}") from error
+    finally:
+        os.close(fd)
+    return None
+
+
+def _open(folder: Folder, name: str, access: int) -> int | None:
+    try:
+        return os.open(name, access | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=folder.fd)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        raise UnsafePathError(f"{shown(f'{folder.path}/{name}')} cannot be opened: {reason}") from error
+
+
+def _locked(fd: int, kind: int) -> bool:
+    """Try once to lock; closing the descriptor frees it."""
+    try:
+        fcntl.flock(fd, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _record(fd: int) -> Holder | None:
+    return decode(os.pread(fd, _MAX_BYTES, 0)[_MARK_BYTES:])

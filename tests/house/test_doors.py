@@ -22,8 +22,9 @@ def test_only_the_command_line_prints() -> None:
 def test_only_the_command_line_reads_argv_and_the_environment() -> None:
     reading = [
         where
-        # manager.py is the library's own edge: `open()` without a root asks the environment, once.
-        for source in sources("prontodb/", but=("prontodb/cli/", "prontodb/manager.py"))
+        # manager.py is the library's own edge: `open()` without a root asks the environment, once. process.py tells
+        # others the program's name.
+        for source in sources("prontodb/", but=("prontodb/cli/", "prontodb/manager.py", "prontodb/storage/process.py"))
         for where in surroundings_read(source)
     ]
     assert reading == []

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _CONTEXT = (
     f"SELECT {HEAD}, (SELECT chain FROM journal ORDER BY rev DESC LIMIT 1), floor_chain, epoch, history, "
     "(SELECT coalesce(max(id), 0) FROM kvstore), (SELECT json_group_object(namespace, ttl_ms) FROM namespace_ttl), "
-    "(SELECT json_group_array(session) FROM revoked) FROM meta"
+    "(SELECT json_group_array(session) FROM revoked), lock_device, lock_inode FROM meta"
 )
 
 
@@ -38,7 +38,7 @@ def _decoded(text: str) -> Any:
 class Context:
     """The head of the history and the settings that writes obey, as of one commit."""
 
-    __slots__ = ("chain", "epoch", "highest_id", "history", "lifetimes", "revision", "revoked")
+    __slots__ = ("chain", "epoch", "highest_id", "history", "lifetimes", "lock", "revision", "revoked")
 
     def __init__(self, connection: Connection) -> None:
         self.revision: int
@@ -48,7 +48,9 @@ class Context:
         found = one(connection, _CONTEXT)
         if found is None:
             raise CorruptError("the keystore's own record (meta) is damaged; restore it from a backup")
-        self.revision, chain, floor_chain, self.epoch, history, self.highest_id, lifetimes, revoked = found
+        self.revision, chain, floor_chain, self.epoch, history, self.highest_id, lifetimes, revoked, *lock = found
+        self.lock: tuple[int, int] | None = None if lock[0] is None else (lock[0], lock[1])
+        """Device and inode of the lock file under which the epoch was raised last."""
         self.chain: bytes = floor_chain if chain is None else chain
         self.history = bool(history)
         self.lifetimes: dict[str, int] = _decoded(lifetimes) if lifetimes != "{}" else {}
@@ -71,10 +73,12 @@ class Context:
 class Target:
     """The file that commits are meant for: what it was when it was opened, and what its last commit left."""
 
-    __slots__ = ("_context", "_version", "identity", "limits", "path", "size_bytes")
+    __slots__ = ("_context", "_version", "identity", "limits", "lock", "path", "size_bytes")
 
     def __init__(self, path: str, identity: tuple[int, int], limits: Limits) -> None:
         self.path, self.identity, self.limits = path, identity, limits
+        self.lock: tuple[int, int] | None = None
+        """Device and inode of the address's lock file, when the writer holds that lock for this one write."""
         self.size_bytes = 0
         self._context: Context | None = None
         self._version = -1

@@ -44,7 +44,8 @@ class DirectKeyspace:
     """The keyspace of one address for the length of one command.
 
     Reads take no lock and make nothing: at an address that does not exist they find nothing. A write takes the lock of
-    the address, makes the address when `create` says so, and holds the lock for the one operation.
+    the address, makes the address when `create` says so, and holds the lock for the one operation. `attached`: it takes
+    no lock, since a session holds it for us, and its fence decides.
     """
 
     def __init__(
@@ -57,7 +58,9 @@ class DirectKeyspace:
         lifecycle: Callable[[], Lifecycle],
         durability: str = "full",
         create: bool = True,
+        attached: bool = False,
     ) -> None:
+        self._attached = attached
         self._layout, self._address, self._limits, self._clock = layout, address, limits, clock
         self._lifecycle, self._durability, self._create = lifecycle, durability, create
         self._reader: Connection | None = None
@@ -179,16 +182,18 @@ class DirectKeyspace:
         self.close()
         lifecycle = self._lifecycle()
         lifecycle.prepare_root()
-        with lifecycle.hold(self._address, purpose):
+        if self._attached:
+            return self._write_held(work, None)
+        with lifecycle.hold(self._address, purpose) as held:
             try:
-                return self._write_held(work)
+                return self._write_held(work, held.identity)
             except AddressNotFoundError:
                 if not self._create:
                     raise
             lifecycle.create_held(self._address)
-            return self._write_held(work)
+            return self._write_held(work, held.identity)
 
-    def _write_held(self, work: Callable[[Connection, Target, int], Any]) -> Any:
+    def _write_held(self, work: Callable[[Connection, Target, int], Any], lock: tuple[int, int] | None) -> Any:
         connection, target = opening.open_writer(
             self._layout,
             self._address,
@@ -196,6 +201,7 @@ class DirectKeyspace:
             durability=self._durability,
             busy_timeout_ms=BUSY_TIMEOUT_MS,
         )
+        target.lock = lock
         deadline = self._clock.monotonic_s() + self._limits.wait_s
         try:
             while True:

@@ -6,12 +6,21 @@ addresses (sorted), then creation locks (sorted), then the registry's own.
 
 from __future__ import annotations
 
-from prontodb.engine.sqlite import folders
-from prontodb.errors import AddressBusyError, AddressExistsError, AddressNotFoundError, BusyError
+from prontodb.engine.sqlite import fencing, folders
+from prontodb.errors import (
+    AddressBusyError,
+    AddressExistsError,
+    AddressNotFoundError,
+    BusyError,
+    CorruptError,
+    NewerFormatError,
+)
 from prontodb.log import event
+from prontodb.model.holder import Holder
 from prontodb.model.layout import ADDRESS_LOCK_FILE, CREATE_LOCK_FILE
-from prontodb.storage import lock, reserve
-from prontodb.storage.files import check_file_system, make_root
+from prontodb.model.limits import Limits
+from prontodb.storage import holders, lock, reserve
+from prontodb.storage.files import check_file_system, make_root, open_root
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -91,19 +100,85 @@ class Lifecycle:
         if not self._unsafe:
             check_file_system(self.layout.root)
 
-    def hold(self, address: Address, purpose: str, wait_s: float | None = None) -> lock.HeldLock:
-        """Take the lock of an address; `AddressBusyError` names the holder at the deadline."""
+    def hold(
+        self,
+        address: Address,
+        purpose: str,
+        wait_s: float | None = None,
+        *,
+        holder: Holder | None = None,
+        tries: int = lock.TRIES,
+    ) -> lock.HeldLock:
+        """Take the lock of an address; `AddressBusyError` names the holder at the deadline, and the way out.
+
+        An exclusive session that died in it is fenced first: what it started may live on.
+        """
         try:
-            return lock.acquire(
+            held = lock.acquire(
                 self.layout.root,
                 self.layout.lock_parts(address),
                 ADDRESS_LOCK_FILE,
                 purpose=purpose,
                 wait_s=self._wait_s if wait_s is None else wait_s,
                 one_shot=self._one_shot,
+                holder=holder,
+                tries=tries,
             )
         except BusyError as error:
-            raise AddressBusyError(address, str(error)) from error
+            raise self._busy(address, error) from error
+        dead = held.previous
+        if dead is not None and dead.session is not None:
+            try:
+                self._fence(address, held)
+            except BaseException:
+                held.write(dead)  # whoever comes next must know
+                held.abandon()
+                raise
+            event("session.reaped", address=address, session=dead.session, pid=dead.process.pid)
+        return held
+
+    def _busy(self, address: Address, error: BusyError) -> AddressBusyError:
+        holder = error.holder
+        if not isinstance(holder, Holder):
+            return AddressBusyError(address, str(error))
+        if holder.session is None:
+            return AddressBusyError(address, f"held by {holder}; it should not take long, try again", (holder,))
+        found = holders.Found(holder.session, holder, live=True)
+        return AddressBusyError(address, holders.way_out([found]), (holder,))
+
+    def _fence(self, address: Address, held: lock.HeldLock) -> None:
+        """Raise the epoch of an address, if it has a keystore that can be used."""
+
+        def raise_epoch() -> None:
+            fencing.at(
+                self.layout,
+                address,
+                Limits(wait_s=self._wait_s),
+                self._clock,
+                lambda connection, target, now_ms: fencing.take_over(connection, target, held.identity, now_ms),
+            )
+
+        try:
+            reserve.in_its_room(self.layout, raise_epoch)
+        except (AddressNotFoundError, CorruptError, NewerFormatError):
+            pass  # nothing that could be written to
+
+    def check_no_sessions(self, address: Address) -> None:
+        """Raise `AddressBusyError` with the list of live shared sessions, dead ones cleared away.
+
+        The caller holds the lock of the address, which no exclusive session can hold then.
+        """
+        try:
+            with open_root(self.layout.root, *self.layout.lock_parts(address)) as folder:
+                live, dead = holders.clear(folder)
+        except FileNotFoundError:
+            return
+        for found in dead:
+            event("session.reaped", address=address, session=found.session)
+        if live:
+            raise AddressBusyError(
+                address, holders.way_out(live), tuple(found.holder for found in live if found.holder is not None)
+            )
 
     def _hold_creation(self, user: str, purpose: str, wait_s: float | None = None) -> lock.HeldLock:
         return lock.acquire(
@@ -185,6 +260,7 @@ class Lifecycle:
             return False
         self.prepare_root()
         with self.hold_all(f"delete {address}", address):
+            self.check_no_sessions(address)
             # Old contents that lost their place are the address, too: back with them, then away with all.
             folders.remove_remains(self.layout, address)
             found = folders.exists(self.layout, address)
@@ -214,6 +290,7 @@ class Lifecycle:
             raise AddressNotFoundError(old)
         self.prepare_root()
         with self.hold_all(f"rename {old} to {new}", old, new):
+            self.check_no_sessions(old)
             folders.remove_remains(self.layout, old)
             folders.remove_remains(self.layout, new)
             if not folders.exists(self.layout, old):

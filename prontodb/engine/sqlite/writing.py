@@ -105,6 +105,11 @@ class Group:
         self.fence: Fence | None = None
         # One item per journal row: session, first revision, records.
         self.journal: list[tuple[str, int, list[tuple[object, ...]]]] = []
+        # True when something was written that no journal row tells of.
+        self.fenced = False
+        if target.lock is not None and self.context.lock not in (None, target.lock):
+            # The lock file was taken away under a holder, who believes to be alone still.
+            self.raise_epoch(target.lock)
 
     # Judging
 
@@ -296,6 +301,26 @@ class Group:
         self.gone.update(key for _, key in records)
         self._add_records(session, first, records)
 
+    def raise_epoch(self, lock: tuple[int, int] | None) -> None:
+        """Refuse all later writes of the sessions so far; `lock` is the lock file under which this is done, if one."""
+        self.context.epoch += 1
+        self.context.lock = lock or self.context.lock
+        device, inode = self.context.lock or (None, None)
+        self._run("UPDATE meta SET epoch = ?, lock_device = ?, lock_inode = ?", (self.context.epoch, device, inode))
+        self.fenced = True
+
+    def revoke(self, session: str) -> None:
+        """Refuse all later writes of one shared session."""
+        self._run("INSERT OR REPLACE INTO revoked (session, at) VALUES (?, ?)", (session, self.now_ms))
+        self.context.revoked = (*self.context.revoked, session)
+        self.fenced = True
+
+    def restore(self, sessions: Iterable[str]) -> None:
+        """Forget revoked sessions that have ended."""
+        self._run("DELETE FROM revoked WHERE session IN (SELECT value FROM json_each(?))", (_to_json(list(sessions)),))
+        self.context.revoked = tuple(set(self.context.revoked) - set(sessions))
+        self.fenced = True
+
     def set_lifetime(self, namespace: str, ttl_ms: int | None, session: str) -> None:
         """Write the default lifetime of a namespace and its record."""
         if ttl_ms is None:
@@ -370,7 +395,7 @@ def transact(connection: Connection, target: Target, now_ms: int, work: Callable
         try:
             group = Group(connection, target, now_ms)
             result = work(group)
-            if group.journal:
+            if group.journal or group.fenced:
                 group.write()
                 target.check_still_there()
                 committing = True

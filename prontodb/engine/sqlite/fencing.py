@@ -1,0 +1,100 @@
+"""Fencing: what makes the store itself refuse the late write of a session that is no longer the holder (D23).
+
+Each function is one write transaction. The epoch rises whenever an address changes hands; every write of an exclusive
+session is checked against it inside its own transaction.
+"""
+
+from __future__ import annotations
+
+import time
+
+from prontodb.engine.sqlite import opening, writing
+from prontodb.errors import BusyError, FencedError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import TypeVar
+
+    from prontodb.engine.sqlite.context import Target
+    from prontodb.model.address import Address
+    from prontodb.model.clock import Clock
+    from prontodb.model.layout import Layout
+    from prontodb.model.limits import Limits
+    from prontodb.storage.connection import Connection
+
+    T = TypeVar("T")
+
+BUSY_TIMEOUT_MS = 50
+RETRY_S = 0.001
+
+
+def take_over(connection: Connection, target: Target, lock: tuple[int, int] | None, now_ms: int) -> int:
+    """Raise the epoch and return it: whoever held the address before writes no more.
+
+    `lock` is device and inode of the lock file that the new holder holds; None leaves what was noted.
+    """
+
+    def work(group: writing.Group) -> int:
+        group.raise_epoch(lock)
+        return group.context.epoch
+
+    epoch: int = writing.transact(connection, target, now_ms, work)
+    return epoch
+
+
+def check_lock(connection: Connection, target: Target, lock: tuple[int, int], now_ms: int) -> None:
+    """Raise the epoch if the lock file is another one than that of the last holder, who may live without it."""
+
+    def work(group: writing.Group) -> None:
+        if group.context.lock not in (None, lock):
+            group.raise_epoch(lock)
+
+    writing.transact(connection, target, now_ms, work)
+
+
+def evict(connection: Connection, target: Target, epoch: int, now_ms: int) -> int:
+    """Raise the epoch if it is still `epoch`, and return the new one; else raise `FencedError`: it is over already."""
+
+    def work(group: writing.Group) -> int:
+        if group.context.epoch != epoch:
+            raise FencedError(f"the session of epoch {epoch} has lost the address already")
+        group.raise_epoch(None)
+        return group.context.epoch
+
+    raised: int = writing.transact(connection, target, now_ms, work)
+    return raised
+
+
+def revoke(connection: Connection, target: Target, session: str, now_ms: int) -> None:
+    """Refuse every later write of a shared session."""
+    writing.transact(connection, target, now_ms, lambda group: group.revoke(session))
+
+
+def restore(connection: Connection, target: Target, sessions: Iterable[str], now_ms: int) -> None:
+    """Forget revoked sessions whose processes have ended: nobody can write for them any more."""
+    gone = list(sessions)
+    writing.transact(connection, target, now_ms, lambda group: group.restore(gone))
+
+
+def at(
+    layout: Layout,
+    address: Address,
+    limits: Limits,
+    clock: Clock,
+    work: Callable[[Connection, Target, int], T],
+    wait_s: float | None = None,
+) -> T:
+    """Run one of the above on a connection of its own, again while another writer is at it, up to the deadline."""
+    deadline = clock.monotonic_s() + (limits.wait_s if wait_s is None else wait_s)
+    connection, target = opening.open_writer(layout, address, limits, busy_timeout_ms=BUSY_TIMEOUT_MS)
+    try:
+        while True:
+            try:
+                return work(connection, target, clock.wall_ms())
+            except BusyError:
+                if clock.monotonic_s() >= deadline:
+                    raise
+                time.sleep(RETRY_S)
+    finally:
+        connection.close()

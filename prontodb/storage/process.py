@@ -1,0 +1,99 @@
+"""Processes: which one we are, and whether another one is still the one that a record names."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+from prontodb.errors import UnavailableError
+from prontodb.model.holder import Process
+
+PROC = "/proc"
+
+_ours: list[Process] = []
+
+
+def ourselves() -> Process:
+    """Return this process. Found out once; again after a fork."""
+    pid = os.getpid()
+    if not _ours or _ours[0].pid != pid:
+        _ours[:] = [Process(pid, start_time(pid), _boot(), os.uname().nodename[:100], _namespace(), _program())]
+    return _ours[0]
+
+
+def _program() -> str:
+    """Return the name of our program: arguments are nobody's business."""
+    folder, name = os.path.split(sys.argv[0] if sys.argv else "")
+    if name == "__main__.py":  # started by `python -m`
+        name = os.path.basename(folder)
+    if name in ("", "-c", "-m"):
+        name = os.path.basename(sys.executable)
+    # What is no text would make the record unreadable.
+    return name.encode("utf-8", "replace").decode()[:100]
+
+
+def start_time(pid: int) -> int | None:
+    """Return when a process started, in clock ticks since the boot; None when it cannot be told or it is gone."""
+    try:
+        with open(f"{PROC}/{pid}/stat", "rb") as file:
+            # The program's name stands in parentheses and may hold anything, parentheses and spaces too.
+            fields = file.read().rpartition(b")")[2].split()
+        return int(fields[19])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _boot() -> str | None:
+    try:
+        with open(f"{PROC}/sys/kernel/random/boot_id") as file:
+            return file.read().strip()
+    except OSError:
+        return None
+
+
+def _namespace() -> str | None:
+    try:
+        return os.readlink(f"{PROC}/self/ns/pid")
+    except OSError:
+        return None
+
+
+def why_not_signal(process: Process) -> str | None:
+    """Return why the process of a record cannot be told from others here, or None when it is surely that one."""
+    here = ourselves()
+    if process.host != here.host or process.boot != here.boot:
+        return "it ran on another machine, or before a restart"
+    if process.pid_namespace != here.pid_namespace:
+        return "it is in another pid namespace (a container); end it there"
+    if process.started is None:
+        return "its record does not say when it started"
+    return None
+
+
+def kill(process: Process) -> bool:
+    """Kill the very process a record names; False when it is gone already. Raises when that cannot be made sure.
+
+    Held by a pidfd while its start time is compared, so that a reused pid is never hit.
+    """
+    if (reason := why_not_signal(process)) is not None:
+        raise UnavailableError(f"{process} was not killed: {reason}")
+    if not hasattr(os, "pidfd_open"):
+        raise UnavailableError(f"{process} was not killed: this system has no pidfd; kill it yourself")
+    try:
+        fd = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        return False
+    except OSError as error:
+        raise UnavailableError(f"{process} was not killed: {os.strerror(error.errno or 0)}") from error
+    try:
+        if start_time(process.pid) != process.started:
+            return False
+        signal.pidfd_send_signal(fd, signal.SIGKILL)
+    except ProcessLookupError:
+        return False
+    except PermissionError as error:
+        raise UnavailableError(f"{process} was not killed: it belongs to another user") from error
+    finally:
+        os.close(fd)
+    return True
