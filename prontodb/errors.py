@@ -8,7 +8,7 @@ ProntoError
 │   ├── NotANumberError      increment of something that is no whole number
 │   └── UnsupportedBackendError
 ├── NotFoundError            create it
-│   └── AddressNotFoundError
+│   └── AddressNotFoundError, SessionNotFoundError
 ├── ConflictError            read again, then decide
 │   ├── AddressExistsError
 │   └── RevisionConflictError
@@ -124,6 +124,14 @@ class AddressNotFoundError(NotFoundError):
         super().__init__(f"address {address} does not exist; 'prontodb address create {address}' makes it")
 
 
+class SessionNotFoundError(NotFoundError):
+    """No live session has this id."""
+
+    def __init__(self, session: str) -> None:
+        self.session = session
+        super().__init__(f"session {shown(session)} has ended or never was; 'prontodb session list' shows who is there")
+
+
 class ConflictError(ProntoError):
     """What was expected is no longer so; nothing was written."""
 
@@ -207,6 +215,16 @@ class CompactedError(ProntoError):
 
 class OutcomeUnknownError(ProntoError):
     """The write may or may not have happened: read before writing again."""
+
+
+UNKNOWN_NOTE = "ProntoDB: outcome unknown"
+"""How the note on a cancelled write begins that may or may not have been committed."""
+
+
+def outcome_is_unknown(error: BaseException) -> bool:
+    """True when a write that ended with this error may or may not have happened."""
+    notes = getattr(error, "__notes__", ())
+    return isinstance(error, OutcomeUnknownError) or any(note.startswith(UNKNOWN_NOTE) for note in notes)
 
 
 class UnavailableError(ProntoError):

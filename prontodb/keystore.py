@@ -12,7 +12,9 @@ from prontodb.errors import (
     InvalidInputError,
     LimitError,
     NotANumberError,
+    ReadOnlyError,
     RevisionConflictError,
+    outcome_is_unknown,
     shown,
 )
 from prontodb.model.key import after, check_key, check_prefix, check_value, namespace_of, prefix_end, project_of
@@ -24,7 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
     from typing import Protocol
 
+    from prontodb.cache import Cache, CacheReport
     from prontodb.engine.protocol import Keyspace
+    from prontodb.errors import ProntoError
     from prontodb.model.address import Address
     from prontodb.model.clock import Clock
     from prontodb.model.entry import Entry
@@ -67,10 +71,16 @@ class Keystore:
         limits: Limits,
         clock: Clock,
         turns: Turns | None = None,
+        *,
+        guard: Callable[[], None] | None = None,
+        cache: Cache | None = None,
+        writes: bool = True,
     ) -> None:
         self._keyspace, self._address, self._fence = keyspace, address, fence
         self._limits, self._clock, self._turns = limits, clock, turns
-        self._open = True
+        self._guard, self._cache, self._writes = guard, cache, writes
+        self._cached: CacheReport | None = None
+        self._ended: ProntoError | None = None
         self._waits: set[Cancellable] = set()
 
     @property
@@ -83,12 +93,37 @@ class Keystore:
         """The name under which this handle's changes stand in the journal."""
         return self._fence.session
 
-    def __repr__(self) -> str:
-        return f"<Keystore {self._address}{'' if self._open else ' (closed)'}>"
+    @property
+    def epoch(self) -> int | None:
+        """The epoch of an exclusive session, against which the store checks each write; None for others."""
+        return self._fence.epoch
 
-    def close(self) -> None:
-        """End the handle's use, and what waits for changes; its session does this. A second call does nothing."""
-        self._open = False
+    @property
+    def cache(self) -> CacheReport | None:
+        """What the cache of an exclusive session did so far; None for sessions that have none."""
+        return self._cached if self._cache is None else self._cache.report()
+
+    @property
+    def closed(self) -> bool:
+        """True once the session has ended, by leaving its block or because somebody else ended it."""
+        return self._ended is not None
+
+    def __repr__(self) -> str:
+        return f"<Keystore {self._address}{' (closed)' if self.closed else ''}>"
+
+    def close(self, reason: ProntoError | None = None) -> None:
+        """End the handle's use, and what waits for changes; its session does this. A second call does nothing.
+
+        `reason` is what every later call raises; by default `ClosedError`.
+        """
+        if self._ended is None:
+            self._ended = reason or ClosedError(
+                f"the session at {self._address} has ended; open another with manager.session(...)"
+            )
+        if self._cache is not None:
+            self._cached = self._cache.report()
+            self._cache.stop()
+            self._cache = None
         for wait in list(self._waits):
             wait.cancel()
 
@@ -96,16 +131,21 @@ class Keystore:
 
     async def get(self, key: str) -> str | None:
         """Return the value of `key`, or None when it is absent or expired."""
-        entry = (await self._keyspace.read((self._key(key),)))[0]
+        cache = self._cache
+        if cache is not None and type(key) is str:
+            entry = cache.find(key)
+            if entry is not None:
+                return entry.value
+        entry = await self._read(key)
         return None if entry is None else entry.value
 
     async def entry(self, key: str) -> Entry | None:
         """Return the entry of `key`: value, revision and moments; None when absent or expired."""
-        return (await self._keyspace.read((self._key(key),)))[0]
+        return await self._read(key)
 
     async def exists(self, key: str) -> bool:
         """Return whether `key` has a live entry."""
-        return (await self._keyspace.read((self._key(key),)))[0] is not None
+        return await self._read(key) is not None
 
     async def get_many(self, keys: Iterable[str]) -> dict[str, str | None]:
         """Return the values of up to 1,000 keys from one snapshot; None for those absent or expired.
@@ -201,7 +241,7 @@ class Keystore:
         `expect`: raise `RevisionConflictError` unless the entry is at this revision (0: absent).
         """
         op = Op(self._key(key), check_value(value, self._limits.max_value_bytes), lifetime_ms(ttl), _revision(expect))
-        return (await self._keyspace.apply((op,), self._fence)).revision
+        return (await self._write((op,))).revision
 
     async def set_many(self, values: Mapping[str, str], *, ttl: Ttl = None) -> int:
         """Set up to 1,000 keys, all or none, and return the keystore's revision after it."""
@@ -213,7 +253,7 @@ class Keystore:
 
     async def delete(self, key: str) -> bool:
         """Delete `key`; return whether it was there."""
-        return (await self._keyspace.apply((Op(self._key(key), None),), self._fence)).changed > 0
+        return (await self._write((Op(self._key(key), None),))).changed > 0
 
     async def delete_many(self, keys: Iterable[str]) -> int:
         """Delete up to 1,000 keys, all or none; return how many were there."""
@@ -298,6 +338,7 @@ class Keystore:
     async def set_namespace_ttl(self, namespace: str, ttl: float | str | None) -> None:
         """Give a namespace a default lifetime for entries set without one; None drops it. Existing entries stay."""
         self._check_open()
+        self._check_writes()
         await self._keyspace.set_lifetime(check_prefix(namespace), None if ttl is None else ttl_ms(ttl), self._fence)
 
     # Following
@@ -342,11 +383,19 @@ class Keystore:
     # Inside
 
     def _check_open(self) -> None:
-        if not self._open:
-            raise ClosedError(f"the session at {self._address} has ended; open another with manager.session(...)")
+        if self._ended is not None:
+            raise self._ended.copy()
+        if self._guard is not None:
+            self._guard()
+
+    def _check_writes(self) -> None:
+        if not self._writes:
+            raise ReadOnlyError(
+                f"this session at {self._address} only reads; open one with mode='exclusive' or 'shared'"
+            )
 
     def _key(self, key: object) -> str:
-        if not self._open:
+        if self._ended is not None or self._guard is not None:
             self._check_open()
         return check_key(key, self._limits.max_key_bytes)
 
@@ -362,7 +411,38 @@ class Keystore:
             size = sum(len(op.key.encode()) + len((op.value or "").encode()) for op in ops)
             if size > self._limits.max_batch_bytes:
                 raise LimitError("max_batch_bytes", self._limits.max_batch_bytes, size)
-        return await self._keyspace.apply(ops, self._fence)
+        return await self._write(ops)
+
+    async def _read(self, key: str) -> Entry | None:
+        """Return the live entry of a key from the store, and remember it in the cache."""
+        wanted, cache = (self._key(key),), self._cache
+        if cache is None:
+            return (await self._keyspace.read(wanted))[0]
+        moment = cache.moment
+        entry = (await self._keyspace.read(wanted))[0]
+        if entry is not None:
+            cache.keep(entry, moment)
+        return entry
+
+    async def _write(self, ops: Sequence[Op]) -> Receipt:
+        """Have `ops` applied; the cache forgets their keys before, and for good when the outcome is unknown."""
+        if not self._writes:
+            self._check_writes()
+        cache = self._cache
+        if cache is None:
+            return await self._keyspace.apply(ops, self._fence)
+        keys = [op.key for op in ops]
+        cache.begin(keys)
+        try:
+            receipt = await self._keyspace.apply(ops, self._fence)
+        except BaseException as error:
+            if outcome_is_unknown(error):
+                cache.lose()
+            else:
+                cache.end(keys)
+            raise
+        cache.end(keys)
+        return receipt
 
     async def _update(self, key: str, decide: Callable[[Entry | None], Op | None]) -> Receipt | None:
         """Read, decide, write on condition that nothing changed; again when something did, up to the deadline."""
@@ -373,7 +453,9 @@ class Keystore:
         try:
             return await self._try(key, decide)
         except RevisionConflictError:
-            async with self._turns.of(self._address, key, self._limits.wait_s):
+            async with self._turns.of((self._address, key), self._limits.wait_s) as ours:
+                if not ours:
+                    raise self._kept_changing(key) from None
                 return await self._insist(key, decide, deadline)
 
     async def _insist(self, key: str, decide: Callable[[Entry | None], Op | None], deadline: float) -> Receipt | None:
@@ -382,14 +464,17 @@ class Keystore:
                 return await self._try(key, decide)
             except RevisionConflictError:
                 if self._clock.monotonic_s() >= deadline:
-                    raise BusyError(
-                        f"key {shown(key)} kept changing for {self._limits.wait_s:g} s; nothing was written, try again"
-                    ) from None
+                    raise self._kept_changing(key) from None
+
+    def _kept_changing(self, key: str) -> BusyError:
+        return BusyError(
+            f"key {shown(key)} kept changing for {self._limits.wait_s:g} s; nothing was written, try again"
+        )
 
     async def _try(self, key: str, decide: Callable[[Entry | None], Op | None]) -> Receipt | None:
         self._check_open()
         op = decide((await self._keyspace.read((key,)))[0])
-        return None if op is None else await self._keyspace.apply((op,), self._fence)
+        return None if op is None else await self._write((op,))
 
 
 def _listed(keys: object, what: str) -> Iterable[str]:

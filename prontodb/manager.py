@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import secrets
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
+from warnings import warn
 
 import anyio
 
@@ -13,45 +13,56 @@ from prontodb import copying, transfer
 from prontodb.addresses import AddressBook
 from prontodb.doctor import examine
 from prontodb.engine.sqlite import cloning
-from prontodb.engine.sqlite.engine import DESCRIPTORS_EACH, SqliteEngine
+from prontodb.engine.sqlite.engine import SqliteEngine
 from prontodb.engine.sqlite.lifecycle import Lifecycle
-from prontodb.errors import AddressBusyError, AddressNotFoundError, InvalidInputError, InvalidSettingsError
-from prontodb.keystore import Keystore
+from prontodb.errors import InvalidInputError, InvalidSettingsError
 from prontodb.log import event
 from prontodb.model.address import DEFAULT_NAME, Address
 from prontodb.model.clock import Clock
+from prontodb.model.holder import EXCLUSIVE, READ, SHARED
 from prontodb.model.layout import Layout
-from prontodb.model.operation import Fence
 from prontodb.model.root import checked_root, root_from
 from prontodb.model.settings import Settings
 from prontodb.registry import configuration
 from prontodb.registry.addresses import AddressRegistry
+from prontodb.registry.sessions import SessionRegistry
+from prontodb.session.book import SessionBook
+from prontodb.session.door import Door, attachment, checked_labels, checked_mode, checked_wait
+from prontodb.session.live import CLOSE_S, LiveSessions
 from prontodb.storage.files import check_file_system, make_root, raise_descriptor_limit, resolved
 from prontodb.storage.lane import running_loop
 from prontodb.turns import Turns
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Iterable, Mapping
 
     from prontodb.addresses import AddressReport, AddressRow
     from prontodb.doctor import DoctorReport
-    from prontodb.engine.sqlite.engine import SqliteKeyspace
+    from prontodb.keystore import Keystore
     from prontodb.model.reports import CopyReport, ImportReport
+    from prontodb.session.book import SessionReport
 
 SPARE_DESCRIPTORS = 64
 """Left to the application when the number of open keystores is fitted to the descriptor limit."""
-ATTEMPTS = 5
-"""How often a session makes its address again that another process deletes at the same time."""
+INDEX_WAIT_S = 0.5
+"""How long an index that others are writing to is waited for; what is not noted now is noted later."""
 
 
 class SessionManager:
     """All addresses of one root, for one event loop of one process. Made by `open_manager`."""
 
-    def __init__(self, engine: SqliteEngine, book: AddressBook, lifecycle: Lifecycle, settings: Settings) -> None:
+    def __init__(
+        self,
+        engine: SqliteEngine,
+        book: AddressBook,
+        lifecycle: Lifecycle,
+        settings: Settings,
+        live: LiveSessions,
+        sessions: SessionBook,
+    ) -> None:
         self._engine, self._book, self._lifecycle, self._settings = engine, book, lifecycle, settings
+        self._live, self._sessions = live, sessions
         self._clock = engine._clock
-        self._turns = Turns()
-        self._sessions: dict[Address, int] = {}
         self._registered: set[Address] = set()
 
     @property
@@ -68,44 +79,47 @@ class SessionManager:
 
     @asynccontextmanager
     async def session(
-        self, user: str = DEFAULT_NAME, cursor: str = DEFAULT_NAME, *, create: bool = True
+        self,
+        user: str = DEFAULT_NAME,
+        cursor: str = DEFAULT_NAME,
+        *,
+        mode: str = EXCLUSIVE,
+        wait: float | None = None,
+        create: bool = True,
+        labels: Mapping[str, str] | None = None,
     ) -> AsyncIterator[Keystore]:
         """Open a session at an address and yield its keystore; leaving the block ends it.
 
-        The address is made when it does not exist, unless `create` is False: then `AddressNotFoundError`. Any number of
-        sessions, tasks and processes may be at one address; SQLite orders their writes.
+        `mode`: 'exclusive' lets nobody else write there, in any task or process, and answers from memory what it read
+        before; 'shared' lets other shared sessions in, and SQLite orders their writes; 'read' holds nothing, never
+        waits, and cannot write. `wait`: seconds to wait for those who hold the address, None for the `wait_s` setting,
+        0 tries once; then `AddressBusyError` names them. The address is made when it does not exist, unless `create`
+        is False or the session only reads: then `AddressNotFoundError`. `labels` are a few short texts that
+        `prontodb session list` shows. Inside `prontodb run`, a session at its address attaches to the one of the run.
         """
-        address = Address(user, cursor)
-        keyspace = await self._keyspace(address, create)
-        fence = Fence(f"s-{os.getpid()}-{secrets.token_hex(6)}")
-        keystore = Keystore(keyspace, address, fence, self._settings.limits, self._clock, self._turns)
-        self._sessions[address] = self._sessions.get(address, 0) + 1
-        event("session.opened", address=address, session=fence.session)
-        try:
-            yield keystore
-        finally:
-            keystore.close()
-            self._sessions[address] -= 1
-            if not self._sessions[address]:
-                del self._sessions[address]
-            event("session.closed", address=address, session=fence.session)
-
-    async def _keyspace(self, address: Address, create: bool) -> SqliteKeyspace:
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                keyspace = await self._engine.keyspace(address)
-                break
-            except AddressNotFoundError:
-                # Made here and gone again: somebody else deletes it at this very moment.
-                if not create or attempt == ATTEMPTS:
-                    raise
-                await self._engine.create(address)
+        address, mode, pairs = Address(user, cursor), checked_mode(mode), checked_labels(labels)
+        wait_s = self._settings.wait_s if wait is None else checked_wait(wait)
+        if mode == READ:
+            async with self._live.reading(address) as keystore:
+                yield keystore
+            return
+        async with self._live.locked(address, mode, wait_s=wait_s, create=create, labels=pairs) as keystore:
+            if address not in self._registered:
+                # A creation that was killed before its registry row, or a lost registry, heals here.
                 self._registered.add(address)
-        if address not in self._registered:
-            # A creation that was killed before its registry row, or a lost registry, heals here.
-            self._registered.add(address)
-            await self._engine.beside(lambda: self._book.register(address))
-        return keyspace
+                await self._engine.beside(lambda: self._book.register(address), brief=True)
+            yield keystore
+
+    async def sessions(self) -> list[SessionReport]:
+        """Return every live session of this root, of all processes; clears away what dead ones left."""
+        return await self._engine.beside(self._sessions.list)
+
+    async def end_session(
+        self, session: str, *, force: bool = False, kill: bool = False, wait: float | None = None
+    ) -> SessionReport:
+        """End a session by its id, whoever holds it; see `prontodb session end`. `wait` in seconds."""
+        wait_s = self._settings.wait_s if wait is None else checked_wait(wait)
+        return await self._engine.beside(lambda: self._sessions.end(session, force=force, kill=kill, wait_s=wait_s))
 
     # Addresses
 
@@ -118,30 +132,23 @@ class SessionManager:
         return await self._engine.create(as_address(address))
 
     async def rename(self, old: Address | str, new: Address | str) -> None:
-        """Give an address another name. Refused while a session of this process is at it."""
+        """Give an address another name. `AddressBusyError` while a session is at it."""
         source, target = as_address(old), as_address(new)
-        self._refuse_sessions(source)
         await self._engine.release(source)
         await self._engine.beside(lambda: self._lifecycle.rename(source, target))
 
     async def delete(self, address: Address | str) -> bool:
-        """Delete an address and all it holds; False when there is none. Refused while a session is at it.
+        """Delete an address and all it holds; False when there is none. `AddressBusyError` while a session is at it.
 
         An address that is missing (known to the registry, without a folder) is forgotten.
         """
         wanted = as_address(address)
-        self._refuse_sessions(wanted)
         return await self._engine.drop(wanted) or await self._engine.beside(lambda: self._book.forget(wanted))
 
     async def describe(self, address: Address | str) -> AddressReport:
         """Return the facts of one address: sizes, counts, revision, lifetimes."""
         wanted = as_address(address)
         return await self._engine.beside(lambda: self._book.describe(wanted))
-
-    def _refuse_sessions(self, address: Address) -> None:
-        sessions = self._sessions.get(address, 0)
-        if sessions:
-            raise AddressBusyError(address, f"{sessions} open session(s) of this process; leave their blocks first")
 
     # Across addresses
 
@@ -161,10 +168,10 @@ class SessionManager:
         step; a new target appears complete or not at all.
         """
         origin, destination = as_address(source), as_address(target)
-        async with self.session(origin.user, origin.cursor, create=False) as original:
+        async with self.session(origin.user, origin.cursor, mode=READ) as original:
             if not await self._engine.beside(lambda: self._lifecycle.exists(destination)):
                 return await self._copy_to_new(original, destination, keys, prefix, on_conflict)
-            async with self.session(destination.user, destination.cursor) as copy:
+            async with self.session(destination.user, destination.cursor, mode=SHARED) as copy:
                 return await copying.copy_many(original, copy, keys=keys, prefix=prefix, on_conflict=on_conflict)
 
     async def _copy_to_new(
@@ -183,7 +190,7 @@ class SessionManager:
     async def export(self, address: Address | str, prefix: str = "") -> AsyncIterator[str]:
         """Yield an address's entries as JSON lines; see `import_lines`."""
         wanted = as_address(address)
-        async with self.session(wanted.user, wanted.cursor, create=False) as keystore:
+        async with self.session(wanted.user, wanted.cursor, mode=READ) as keystore:
             async for line in transfer.export_lines(keystore, prefix):
                 yield line
 
@@ -195,7 +202,7 @@ class SessionManager:
         copying.check_on_conflict(on_conflict)
         # Before the session: a wrong import must not make an address. Beside, since it may take seconds.
         checked = await self._engine.beside(lambda: transfer.check_lines(lines, limits, now_ms))
-        async with self.session(wanted.user, wanted.cursor) as keystore:
+        async with self.session(wanted.user, wanted.cursor, mode=SHARED) as keystore:
             return await transfer.store(keystore, checked, on_conflict=on_conflict)
 
     async def doctor(self, *, deep: bool = False, repair: bool = False) -> DoctorReport:
@@ -218,6 +225,48 @@ def _as_path(root: object) -> str:
     if not isinstance(path, str):
         raise InvalidInputError(f"root must be a path as text or a Path, not {type(path).__name__}")
     return path
+
+
+def _built(
+    layout: Layout, settings: Settings, clock: Clock, descriptors: int
+) -> tuple[SessionManager, LiveSessions, SqliteEngine]:
+    """Build the parts of one root and hand them to each other."""
+    index_wait_s = min(settings.wait_s, INDEX_WAIT_S)
+    registry = AddressRegistry(layout, wait_s=index_wait_s, one_shot=False)
+    roll = SessionRegistry(layout, wait_s=index_wait_s, one_shot=False)
+    lifecycle = Lifecycle(
+        layout,
+        clock,
+        registry,
+        wait_s=settings.wait_s,
+        one_shot=False,
+        unsafe_file_system=settings.unsafe_file_system,
+    )
+    # What comes in through the door is tried again by whoever waits there, and never waits on the thread.
+    at_the_door = Lifecycle(
+        layout, clock, registry, wait_s=0, one_shot=False, unsafe_file_system=settings.unsafe_file_system
+    )
+    spare = min(SPARE_DESCRIPTORS, descriptors // 2)
+    engine = SqliteEngine(lifecycle, settings, clock, max_descriptors=descriptors - spare)
+    live = LiveSessions(
+        engine,
+        Door(at_the_door, clock),
+        roll,
+        settings,
+        clock,
+        Turns(),
+        attachment(os.environ.get("PRONTODB_SESSION")),
+        layout.root,
+    )
+    manager = SessionManager(
+        engine,
+        AddressBook(layout, lifecycle, registry, clock=clock, wait_s=settings.wait_s),
+        lifecycle,
+        settings,
+        live,
+        SessionBook(lifecycle, roll, clock, settings.limits),
+    )
+    return manager, live, engine
 
 
 @asynccontextmanager
@@ -243,24 +292,29 @@ async def open_manager(
             event("settings.warning", reason=warning)
     if not settings.unsafe_file_system:
         check_file_system(layout.root)
-    registry = AddressRegistry(layout, wait_s=settings.wait_s, one_shot=False)
-    lifecycle = Lifecycle(
-        layout,
-        clock,
-        registry,
-        wait_s=settings.wait_s,
-        one_shot=False,
-        unsafe_file_system=settings.unsafe_file_system,
-    )
-    spare = min(SPARE_DESCRIPTORS, descriptors // 2)
-    most = max(1, min(settings.max_open_keystores, (descriptors - spare) // DESCRIPTORS_EACH))
-    engine = SqliteEngine(lifecycle, settings, clock, max_open=most)
-    event("manager.opened", root=layout.root, max_open_keystores=most, descriptor_limit=descriptors)
+    manager, live, engine = _built(layout, settings, clock, descriptors)
+    event("manager.opened", root=layout.root, max_open_keystores=engine.max_open, descriptor_limit=descriptors)
+    error: BaseException | None = None
     try:
-        yield SessionManager(
-            engine, AddressBook(layout, lifecycle, registry, clock=clock, wait_s=settings.wait_s), lifecycle, settings
-        )
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(live.watch)
+            try:
+                yield manager
+            except anyio.get_cancelled_exc_class():
+                raise
+            except BaseException as raised:  # noqa: BLE001 - raised again below: the task group would wrap it
+                error = raised
+            finally:
+                tasks.cancel_scope.cancel()
     finally:
         with anyio.CancelScope(shield=True):
-            await engine.close()
+            try:
+                left = await live.close()
+                if left:
+                    event("sessions.left", sessions=left)
+                    warn(f"not ended in {CLOSE_S:g} s: {', '.join(left)}", ResourceWarning, stacklevel=2)
+            finally:
+                await engine.close()
         event("manager.closed", root=layout.root)
+    if error is not None:
+        raise error

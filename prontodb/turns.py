@@ -1,6 +1,7 @@
-"""Taking turns: tasks of one process that change the same key go one after another once they have collided.
+"""Taking turns: tasks of one process that want the same thing queue for it, and each is served in order.
 
-Without it, of n tasks that raise one counter at the same time, each commit lets one pass and sends all others back.
+Without it, of n tasks that raise one counter at the same time, each commit lets one pass and sends all others back; and
+of n sessions that wait for one address, whichever looks at the right moment gets it.
 """
 
 from __future__ import annotations
@@ -10,16 +11,12 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from prontodb.errors import BusyError, shown
-
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from prontodb.model.address import Address
+    from collections.abc import AsyncIterator, Hashable
 
 
 class _Turn:
-    """The queue for one key, and how many are in it."""
+    """The queue for one thing, and how many are in it."""
 
     __slots__ = ("lock", "users")
 
@@ -28,26 +25,30 @@ class _Turn:
 
 
 class Turns:
-    """The queues of one manager's keys; each exists only while somebody is in it."""
+    """The queues of one manager; each exists only while somebody is in it."""
 
     def __init__(self) -> None:
-        self._turns: dict[tuple[Address, str], _Turn] = {}
+        self._turns: dict[Hashable, _Turn] = {}
 
     @asynccontextmanager
-    async def of(self, address: Address, key: str, wait_s: float) -> AsyncIterator[None]:
-        """Wait for the turn at a key; it ends with the block. `BusyError` after `wait_s`."""
-        turn = self._turns.setdefault((address, key), _Turn())
+    async def of(self, thing: Hashable, wait_s: float) -> AsyncIterator[bool]:
+        """Wait for the turn; it ends with the block. Yields False, and no turn, when it did not come in `wait_s`."""
+        turn = self._turns.setdefault(thing, _Turn())
         turn.users += 1
         try:
-            with anyio.move_on_after(wait_s) as waiting:
-                await turn.lock.acquire()
-            if waiting.cancelled_caught:
-                raise BusyError(f"key {shown(key)} kept changing for {wait_s:g} s; nothing was written, try again")
             try:
-                yield
+                turn.lock.acquire_nowait()
+            except anyio.WouldBlock:
+                with anyio.move_on_after(wait_s) as waiting:
+                    await turn.lock.acquire()
+                if waiting.cancelled_caught:
+                    yield False
+                    return
+            try:
+                yield True
             finally:
                 turn.lock.release()
         finally:
             turn.users -= 1
             if not turn.users:
-                del self._turns[address, key]
+                del self._turns[thing]

@@ -36,13 +36,20 @@ async def managed(root: Path, *, clock: Clock | None = None, **settings: Any) ->
 
 
 @asynccontextmanager
-async def keystore_at(root: Path, *, clock: Clock | None = None, **settings: Any) -> AsyncIterator[Keystore]:
+async def keystore_at(
+    root: Path, *, clock: Clock | None = None, mode: str = "exclusive", **settings: Any
+) -> AsyncIterator[Keystore]:
     """Open a manager and a session at agent/test."""
     async with (
         managed(root, clock=clock, **settings) as manager,
-        manager.session("agent", "test") as keystore,
+        manager.session("agent", "test", mode=mode) as keystore,
     ):
         yield keystore
+
+
+def taken_away(root: Path, address: str) -> None:
+    """Move an address's folder out of the root by hand, as nobody who heeds locks would."""
+    (root / "addresses" / address).rename(root.parent / f"{address.replace('/', '-')}.away")
 
 
 def threads() -> set[int | None]:

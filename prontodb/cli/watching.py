@@ -12,6 +12,7 @@ from prontodb.cli.environment import Place, address
 from prontodb.cli.output import DONE, ERROR, INTERRUPTED, TERMINATED
 from prontodb.cli.parsing import Args, Syntax
 from prontodb.errors import AddressNotFoundError, shown
+from prontodb.model.holder import READ
 from prontodb.model.key import check_prefix
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ class _Watching:
 
         async with (
             open_manager(place.layout.root, settings=place.settings) as manager,
-            manager.session(where.user, where.cursor, create=False) as keystore,
+            manager.session(where.user, where.cursor, mode=READ) as keystore,
         ):
             changes = keystore.watch(prefix, since)
             await changes.start()

@@ -121,6 +121,7 @@ _RULES: tuple[_Rule, ...] = (
     _Range("max_keystore_bytes", 65_536, 16 * _TIB, "size of one address's keystore file in bytes", optional=True),
     _Range("max_open_keystores", 1, 10_000, "keystores that one process keeps open at once"),
     _Range("lanes", 1, 64, "threads that write", optional=True),
+    _Range("cache_bytes", 0, _TIB, "memory for recent entries of one exclusive session; 0 for no cache"),
     _Switch(
         "inline_reads",
         "read small things on the event loop's own thread, which is faster than asking another",
@@ -153,6 +154,7 @@ class Settings(Value):
         "max_keystore_bytes",
         "max_open_keystores",
         "lanes",
+        "cache_bytes",
         "inline_reads",
         "unsafe_file_system",
     )
@@ -168,6 +170,7 @@ class Settings(Value):
     max_keystore_bytes: int | None
     max_open_keystores: int
     lanes: int | None
+    cache_bytes: int
     inline_reads: bool
     unsafe_file_system: bool
 
@@ -185,6 +188,7 @@ class Settings(Value):
         max_keystore_bytes: int | None = _LIMITS.max_keystore_bytes,
         max_open_keystores: int = 256,
         lanes: int | None = None,
+        cache_bytes: int = 16 * MIB,
         inline_reads: bool = True,
         unsafe_file_system: bool = False,
     ) -> None:
@@ -200,6 +204,7 @@ class Settings(Value):
             max_keystore_bytes,
             max_open_keystores,
             lanes,
+            cache_bytes,
             inline_reads,
             unsafe_file_system,
         )

@@ -48,10 +48,12 @@ class HeldLock:
 
     __slots__ = ("_release", "fd", "identity", "path", "previous")
 
-    def __init__(self, path: str, fd: int, release: Callable[[], None], previous: Holder | None = None) -> None:
-        self.path, self.fd, self._release, self.previous = path, fd, release, previous
+    def __init__(self, path: str, fd: int, release: Callable[[], None] | None = None) -> None:
+        self.path, self.fd, self._release = path, fd, release
+        self.previous: Holder | None = None
         found = os.fstat(fd)
         self.identity = (found.st_dev, found.st_ino)
+        _HELD[id(self)] = self
 
     def write(self, holder: Holder) -> None:
         """Say in the file who holds it. Its loss harms nothing, so a full disk is no reason to fail."""
@@ -69,8 +71,11 @@ class HeldLock:
         return found[:1] if found[1:] == session.encode() else UNMARKED
 
     def is_marked(self) -> bool:
-        """Return whether there is a mark to look at: one system call, for those who look often."""
-        return os.pread(self.fd, 1, 0) not in (UNMARKED, b"")
+        """Return whether there is a mark to look at: one system call, for those who look often.
+
+        True as well once the lock is no longer held here, as in the child of a fork.
+        """
+        return self.fd < 0 or os.pread(self.fd, 1, 0) not in (UNMARKED, b"")
 
     @property
     def still_there(self) -> bool:
@@ -83,7 +88,7 @@ class HeldLock:
 
     def release(self, *, remove: bool = False) -> None:
         """Free the lock, the record taken out first, or with `remove` the whole file; a second call does nothing."""
-        if self._release is _nothing:
+        if self.fd < 0:
             return
         try:
             if not remove:
@@ -96,8 +101,13 @@ class HeldLock:
 
     def abandon(self) -> None:
         """Free the lock and leave the file as it is; a second call does nothing."""
-        release, self._release = self._release, _nothing
-        release()
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            _HELD.pop(id(self), None)
+            if self._release is None:
+                os.close(fd)
+            else:
+                self._release()
 
     def __enter__(self) -> HeldLock:
         return self
@@ -108,8 +118,19 @@ class HeldLock:
         self.release()
 
 
-def _nothing() -> None:
-    return None
+_HELD: dict[int, HeldLock] = {}
+
+
+def _forget_in_child() -> None:
+    """In the child of a fork: the locks are the parent's. Closed here, so that they end when the parent does."""
+    for held in list(_HELD.values()):
+        if held._release is None:  # else it is filelock's, which does the same
+            os.close(held.fd)
+        held.fd = -1
+    _HELD.clear()
+
+
+os.register_at_fork(after_in_child=_forget_in_child)
 
 
 def acquire(
@@ -169,7 +190,7 @@ def _flock(folder: Folder, name: str) -> Callable[[], HeldLock | None]:
             fd = os.open(name, _OPEN_LOCK, FILE_MODE, dir_fd=folder.fd)
             os.fchmod(fd, FILE_MODE)
             if _locked(fd, fcntl.LOCK_EX):
-                return HeldLock(path, fd, lambda: os.close(fd))
+                return HeldLock(path, fd)
         except OSError as error:
             if fd >= 0:
                 os.close(fd)
@@ -227,11 +248,16 @@ def create_held(folder: Folder, name: str, holder: Holder) -> HeldLock:
     try:
         os.fchmod(fd, FILE_MODE)
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        held = HeldLock(f"{folder.path}/{name}", fd, lambda: os.close(fd))
+        held = HeldLock(f"{folder.path}/{name}", fd)
+    except OSError as error:
+        os.close(fd)
+        folder.remove(staged)
+        raise translated(error, f"{folder.path}/{staged}") from error
+    try:
         held.write(holder)
         os.rename(staged, name, src_dir_fd=folder.fd, dst_dir_fd=folder.fd)
     except OSError as error:
-        os.close(fd)
+        held.abandon()
         folder.remove(staged)
         raise translated(error, f"{folder.path}/{name}") from error
     return held

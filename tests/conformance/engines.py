@@ -63,7 +63,7 @@ class DirectEngine:
 
 def sqlite_engine(root: str, clock: WallClock) -> Engine:
     """The async engine, as the manager builds it."""
-    return SqliteEngine(lifecycle(Layout(root), Limits(), clock), Settings(), clock, max_open=8)
+    return SqliteEngine(lifecycle(Layout(root), Limits(), clock), Settings(max_open_keystores=8), clock)
 
 
 ENGINES: dict[str, Callable[[str, WallClock], Engine]] = {

@@ -125,7 +125,10 @@ async def is_stored(name: str, ks: Keystore, number: int) -> bool:
 async def test_the_note_on_a_cancelled_write_is_true(root: Path, name: str) -> None:
     chance = random.Random(f"{SEED} {name}")
     outcomes = set()
-    async with managed(root, lanes=1, durability="full") as manager, manager.session("agent", "test") as ks:
+    async with (
+        managed(root, lanes=1, durability="full") as manager,
+        manager.session("agent", "test", mode="shared") as ks,
+    ):
         for number in range(ROUNDS):
             noise = [asyncio.create_task(ks.increment("counter")) for _ in range(chance.randrange(3))]
             act = partial(ACTS[name], manager, ks, number)
@@ -150,7 +153,7 @@ async def test_the_note_on_a_cancelled_write_is_true(root: Path, name: str) -> N
 async def test_increments_that_were_cancelled_count_exactly_when_they_say_so(root: Path) -> None:
     chance = random.Random(SEED)
     sure = 0
-    async with managed(root, durability="full") as manager, manager.session("agent", "test") as ks:
+    async with managed(root, durability="full") as manager, manager.session("agent", "test", mode="shared") as ks:
         for number in range(ROUNDS):
             before = int(await ks.get("n") or 0)
             note = await note_after(lambda: ks.increment("n"), CANCELLERS[number % 3], instant(chance))
@@ -166,7 +169,7 @@ async def test_after_every_cancellation_another_process_can_write_at_once(root: 
     chance = random.Random(SEED)
     acts: list[Act] = [*ACTS.values(), open_session, scan_all, raise_counter]
     with Child(WRITER, root) as other:
-        async with managed(root, lanes=2) as manager, manager.session("agent", "test") as ks:
+        async with managed(root, lanes=2) as manager, manager.session("agent", "test", mode="shared") as ks:
             await ks.set_many({f"scanned.{n}": "v" for n in range(200)})
             for number in range(ROUNDS):
                 act = partial(acts[number % len(acts)], manager, ks, number)
@@ -184,13 +187,13 @@ async def test_cancelled_sessions_scans_and_openings_leave_no_descriptor(root: P
         scan_all,
         lambda manager, _, n: manager.copy("agent/test", f"agent/copy{n}"),
     ]
-    async with managed(root, max_open_keystores=2) as manager, manager.session("agent", "test") as ks:
+    async with managed(root, max_open_keystores=2) as manager, manager.session("agent", "test", mode="shared") as ks:
         await ks.set_many({f"scanned.{n}": "v" for n in range(200)})
         for number in range(ROUNDS):
             act = partial(acts[number % len(acts)], manager, ks, number)
             await note_after(act, CANCELLERS[number % 3], instant(chance))
         for address in [row.address for row in await manager.addresses()]:
-            async with manager.session(address.user, address.cursor, create=False) as whole:
+            async with manager.session(address.user, address.cursor, mode="read") as whole:
                 await whole.count()
     assert (threads(), descriptors()) == before
     assert root_faults(str(root)) == []
@@ -198,7 +201,7 @@ async def test_cancelled_sessions_scans_and_openings_leave_no_descriptor(root: P
 
 async def test_a_cancelled_error_is_raised_as_it_was(root: Path) -> None:
     """So that asyncio's own timeouts and anyio's scopes recognize it."""
-    async with managed(root) as manager, manager.session("agent", "test") as ks:
+    async with managed(root) as manager, manager.session("agent", "test", mode="shared") as ks:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0):
                 await ks.set("a", "1")

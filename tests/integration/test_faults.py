@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -63,19 +64,21 @@ from prontodb.errors import ProntoError
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 async def use(manager, number, outcomes):
     try:
-        async with manager.session("agent", f"c{number}") as ks:
+        async with few, manager.session("agent", f"c{number}") as ks:
             await ks.set("a", str(number))
             assert await ks.get("a") == str(number)
     except ProntoError as error:
         outcomes.append(f"{type(error).__name__}: {error}")
     else:
         outcomes.append("done")
+few = asyncio.Semaphore(int(sys.argv[2]))
 async def main():
     outcomes = []
     settings = prontodb.Settings(durability="relaxed", wait_s=60)
     async with prontodb.open(sys.argv[1], settings=settings) as manager:
         await asyncio.gather(*(use(manager, number, outcomes) for number in range(200)))
         print(json.dumps({"done": outcomes.count("done"), "others": [o for o in outcomes if o != "done"][:5],
+                          "refused": len(outcomes) - outcomes.count("done"),
                           "open": manager._engine.open_keystores}))
 asyncio.run(main())
 print(len(os.listdir("/proc/self/fd")) < 10)
@@ -83,11 +86,21 @@ print(len(os.listdir("/proc/self/fd")) < 10)
 
 
 def test_two_hundred_addresses_need_no_more_than_64_descriptors(root: Path) -> None:
-    line, ended = ran(FEW_DESCRIPTORS, root).splitlines()
+    line, ended = ran(FEW_DESCRIPTORS, root, 20).splitlines()
     report = json.loads(line)
     assert report["others"] == []
     assert (report["done"], ended) == (200, "True")
     assert report["open"] <= 10
+
+
+def test_more_sessions_at_once_than_there_are_descriptors_for_are_refused_typed(root: Path) -> None:
+    line, ended = ran(FEW_DESCRIPTORS, root, 200).splitlines()
+    report = json.loads(line)
+    assert ended == "True"
+    assert report["done"] >= 20
+    assert report["done"] + report["refused"] == 200
+    for other in report["others"]:
+        assert re.match(r"UnavailableError: \d+ sessions are open, all that .*ulimit -n", other)
 
 
 NO_DESCRIPTOR = """
@@ -145,7 +158,7 @@ async def outcome(call):
         return type(error).__name__
 async def use(root):
     async with prontodb.open(root, settings=prontodb.Settings(wait_s=0.2)) as manager:
-        async with manager.session("agent", "test", create=False) as ks:
+        async with manager.session("agent", "test", mode="read") as ks:
             return {
                 "get": await outcome(ks.get("a")),
                 "many": await outcome(ks.get_many(["a", "no"])),

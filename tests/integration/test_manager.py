@@ -25,6 +25,7 @@ from prontodb.errors import (
 from prontodb.manager import SessionManager, open_manager
 from prontodb.model.address import Address
 from prontodb.model.clock import ManualClock
+from prontodb.model.holder import Holder
 from prontodb.model.settings import Settings
 from tests.checking import files_below, root_faults
 from tests.managing import managed, ran
@@ -95,8 +96,8 @@ async def test_two_managers_of_one_process_share_a_root(root: Path) -> None:
     async with (
         managed(root) as one,
         managed(root) as two,
-        one.session("agent", "test") as first,
-        two.session("agent", "test") as second,
+        one.session("agent", "test", mode="shared") as first,
+        two.session("agent", "test", mode="shared") as second,
     ):
         async with anyio.create_task_group() as tasks:
             for ks in (first, second):
@@ -111,8 +112,8 @@ async def test_two_managers_of_one_process_share_a_root(root: Path) -> None:
 async def test_sessions_at_one_address_share_it_and_others_do_not(root: Path) -> None:
     async with (
         managed(root) as manager,
-        manager.session("agent", "test") as one,
-        manager.session("agent", "test") as two,
+        manager.session("agent", "test", mode="shared") as one,
+        manager.session("agent", "test", mode="shared") as two,
         manager.session("agent", "prod") as prod,
         manager.session("other", "test") as other,
         manager.session() as default,
@@ -128,8 +129,8 @@ async def test_sessions_at_one_address_share_it_and_others_do_not(root: Path) ->
 async def test_each_change_names_its_session(root: Path) -> None:
     async with (
         managed(root) as manager,
-        manager.session("agent", "test") as one,
-        manager.session("agent", "test") as two,
+        manager.session("agent", "test", mode="shared") as one,
+        manager.session("agent", "test", mode="shared") as two,
     ):
         await one.set("a", "1")
         await two.set("a", "2")
@@ -205,13 +206,17 @@ async def test_addresses_are_made_listed_described_renamed_and_deleted(root: Pat
 
 
 async def test_an_address_in_use_is_neither_deleted_nor_renamed(root: Path) -> None:
-    async with managed(root) as manager:
-        async with manager.session("agent", "test") as ks:
+    async with managed(root, wait_s=0.01) as manager:
+        async with manager.session("agent", "test", mode="shared") as ks:
             await ks.set("a", "1")
-            async with manager.session("agent", "test"):
-                with pytest.raises(AddressBusyError, match=r"2 open session"):
+            async with manager.session("agent", "test", mode="shared") as other:
+                with pytest.raises(AddressBusyError) as caught:
                     await manager.delete("agent/test")
-            with pytest.raises(AddressBusyError, match=r"1 open session"):
+                assert {holder.session for holder in caught.value.holders if isinstance(holder, Holder)} == {
+                    ks.session_id,
+                    other.session_id,
+                }
+            with pytest.raises(AddressBusyError, match=ks.session_id):
                 await manager.rename("agent/test", "agent/new")
             assert await ks.get("a") == "1"
         await manager.rename("agent/test", "agent/new")

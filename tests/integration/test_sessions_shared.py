@@ -13,7 +13,7 @@ import pytest
 
 from prontodb.errors import BusyError
 from tests.checking import root_faults
-from tests.managing import PATIENCE_S, Child, keystore_at, lock_holder, managed
+from tests.managing import PATIENCE_S, Child, keystore_at, lock_holder, managed, taken_away
 
 WORKER = """
 import asyncio, sys, prontodb
@@ -21,7 +21,7 @@ from prontodb.errors import BusyError
 async def main():
     settings = prontodb.Settings(durability="relaxed", wait_s=float(sys.argv[2]))
     async with prontodb.open(sys.argv[1], settings=settings) as manager:
-        async with manager.session("agent", "test") as ks:
+        async with manager.session("agent", "test", mode="shared") as ks:
             print("ready", flush=True)
             for line in sys.stdin:
                 print(await eval(line), flush=True)
@@ -83,7 +83,7 @@ def test_eight_processes_on_one_counter_end_at_exactly_the_acknowledged_raises(r
 
 
 async def test_a_commit_of_another_process_is_read_at_once(root: Path, others: list[Child]) -> None:
-    async with keystore_at(root) as ks:
+    async with keystore_at(root, mode="shared") as ks:
         for number in range(20):
             revision = int(ask(others[number % 2], f'ks.set("a", "{number}")'))
             found = await ks.entry("a")
@@ -94,7 +94,7 @@ async def test_a_commit_of_another_process_is_read_at_once(root: Path, others: l
 
 
 async def test_watchers_and_waiters_see_other_processes_commits(root: Path, others: list[Child]) -> None:
-    async with keystore_at(root) as ks:
+    async with keystore_at(root, mode="shared") as ks:
         watch = ks.watch("job.")
         await watch.start()
         waiting = asyncio.create_task(ks.wait_for("job.done", timeout=PATIENCE_S))
@@ -128,7 +128,10 @@ async def test_of_processes_that_compare_at_once_one_wins(root: Path) -> None:
 async def test_a_busy_keystore_delays_no_other_address_of_another_process(root: Path, others: list[Child]) -> None:
     async with managed(root, lanes=1, wait_s=0.05) as manager:
         with lock_holder(root, "agent/test"):
-            async with manager.session("agent", "test") as held, manager.session("agent", "free") as free:
+            async with (
+                manager.session("agent", "test", mode="shared") as held,
+                manager.session("agent", "free", mode="shared") as free,
+            ):
                 blocked = asyncio.create_task(held.set("a", "1"))
                 for number in range(10):
                     await free.set("a", str(number))
@@ -141,7 +144,7 @@ async def test_the_log_stays_bounded_while_readers_come_and_go(root: Path, other
     """About 60 MB are written, a quarter of that is the checkpoint's threshold."""
     wal = root / "addresses/agent/test/keystore.db-wal"
     largest = 0
-    async with keystore_at(root) as ks:
+    async with keystore_at(root, mode="shared") as ks:
         for number in range(60):
             await ks.set_many({f"k{number % 5}.{n}": "x" * 50_000 for n in range(20)})
             largest = max(largest, wal.stat().st_size)
@@ -155,15 +158,17 @@ async def test_the_log_stays_bounded_while_readers_come_and_go(root: Path, other
     assert os.stat(root / "addresses/agent/test/keystore.db").st_size < 20 * 1024 * 1024
 
 
-async def test_a_deleted_address_is_gone_for_the_sessions_of_other_processes(root: Path, others: list[Child]) -> None:
+async def test_an_address_taken_away_by_hand_is_gone_for_the_sessions_of_other_processes(
+    root: Path, others: list[Child]
+) -> None:
     others[1].tell('ks.set("a", "1")')
     others[1].line()
     async with managed(root) as manager:
-        await manager.delete("agent/test")
+        taken_away(root, "agent/test")
         for child in others:
             child.tell('asyncio.wait([asyncio.ensure_future(ks.set("a", "lost"))])')
             assert "AddressGoneError" in child.line()
-        async with manager.session("agent", "test") as ks:
+        async with manager.session("agent", "test", mode="shared") as ks:
             assert await ks.get("a") is None
             others[0].tell('asyncio.wait([asyncio.ensure_future(ks.set("a", "lost again"))])')
             assert "AddressGoneError" in others[0].line()

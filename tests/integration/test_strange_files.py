@@ -103,7 +103,7 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 async def main():
     report = {}
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
-    async with prontodb.open(sys.argv[1]) as manager, manager.session("a") as ks:
+    async with prontodb.open(sys.argv[1]) as manager, manager.session("a", mode="shared") as ks:
         report["get"] = await ks.get("k")
         report["keys"] = await ks.list_keys()
         report["scan"] = [entry.value async for entry in ks.scan()]

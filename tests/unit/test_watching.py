@@ -13,7 +13,7 @@ from prontodb.errors import AddressGoneError, ClosedError, CompactedError, WaitT
 from prontodb.keystore import Keystore
 from prontodb.model.clock import ManualClock
 from prontodb.watching import Watch
-from tests.managing import PATIENCE_S, keystore_at, managed
+from tests.managing import PATIENCE_S, keystore_at, managed, taken_away
 
 
 @pytest.fixture
@@ -180,12 +180,12 @@ async def test_a_watch_ends_when_its_manager_is_closed(root: Path) -> None:
 
 
 async def test_a_watch_ends_when_its_address_is_gone(root: Path) -> None:
-    async with managed(root) as manager, managed(root) as other, manager.session("agent", "test") as ks:
+    async with keystore_at(root) as ks:
         watch = await started(ks)
         waiting = asyncio.create_task(taken(watch, 1))
         for _ in range(3):
             await anyio.lowlevel.checkpoint()
-        await other.delete("agent/test")
+        taken_away(root, "agent/test")
         with pytest.raises(AddressGoneError):
             await waiting
 

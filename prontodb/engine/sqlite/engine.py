@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 
-from prontodb.engine.sqlite import folders, opening, transactions, writing
+from prontodb.engine.sqlite import fencing, folders, opening, transactions, writing
 from prontodb.engine.sqlite.open_keystore import OpenKeystore
 from prontodb.errors import AddressNotFoundError, BusyError, ClosedError, StorageFullError, UnavailableError
 from prontodb.log import event
@@ -43,10 +43,13 @@ POLL_S = (0.02, 0.25)
 class SqliteEngine:
     """Keystores as SQLite files, one per address. Belongs to one event loop and one process."""
 
-    def __init__(self, lifecycle: Lifecycle, settings: Settings, clock: Clock, *, max_open: int) -> None:
+    def __init__(
+        self, lifecycle: Lifecycle, settings: Settings, clock: Clock, *, max_descriptors: int = 1_000_000
+    ) -> None:
         self._lifecycle, self._settings, self._clock = lifecycle, settings, clock
         self._layout = lifecycle.layout
-        self._max_open = max_open
+        self._max_descriptors = max_descriptors
+        self._reserved = 0  # of the descriptors, those of sessions
         self._lanes = [Lane() for _ in range(settings.lane_count)]
         self._side_lanes = [Lane() for _ in range(SIDE_LANES)]
         self._next_lane = 0
@@ -98,11 +101,14 @@ class SqliteEngine:
         store = await self.store(address)
         return SqliteKeyspace(self, store)
 
-    async def beside(self, work: Callable[[], T]) -> T:
-        """Run something long on a side thread; when cancelled, return once it has ended."""
+    async def beside(self, work: Callable[[], T], *, brief: bool = False) -> T:
+        """Run something long on a side thread; when cancelled, return once it has ended.
+
+        One thread is kept for what is `brief`, so that it need not wait for a scan of minutes.
+        """
         self.check_usable()
-        lane = min(self._side_lanes, key=lambda lane: lane.load)
-        return await lane.run_to_end(work)
+        lanes = self._side_lanes if brief else self._side_lanes[:-1]
+        return await min(reversed(lanes), key=lambda lane: lane.load).run_to_end(work)
 
     async def scan_beside(self, store: OpenKeystore, work: Callable[[Connection], T]) -> T:
         """Run a long read of a store's file on a side thread, over a read-only connection of its own."""
@@ -119,6 +125,33 @@ class SqliteEngine:
         return await self.beside(read)
 
     # The pool
+
+    @property
+    def max_open(self) -> int:
+        """How many keystores may be open now: as set, and as the descriptors that sessions leave allow."""
+        left = (self._max_descriptors - self._reserved) // DESCRIPTORS_EACH
+        return max(1, min(self._settings.max_open_keystores, left))
+
+    async def reserve_descriptor(self) -> None:
+        """Set one descriptor aside for a session's lock, closing keystores for it where that must be."""
+        self.check_usable()
+        if self._max_descriptors - self._reserved <= DESCRIPTORS_EACH:
+            raise UnavailableError(
+                f"{self._reserved} sessions are open, all that this process's open files allow (ulimit -n); "
+                "raise that limit or end sessions"
+            )
+        self._reserved += 1
+        over = len(self._stores) + self._admitted - self.max_open
+        if over > 0:
+            try:
+                await self._evict(over)
+            except BaseException:
+                self._reserved -= 1
+                raise
+
+    def free_descriptor(self) -> None:
+        """Give a session's descriptor back."""
+        self._reserved -= 1
 
     async def store(self, address: Address, identity: tuple[int, int] | None = None) -> OpenKeystore:
         """Return the open store of an address, opening it if need be; with `identity`, only that very file."""
@@ -198,12 +231,12 @@ class SqliteEngine:
     async def _make_room(self) -> None:
         """Take a place in the pool, closing others for it; `BusyError` when all stay in use up to the deadline."""
         deadline = self._clock.monotonic_s() + self._settings.wait_s
-        while (over := len(self._stores) + self._admitted + 1 - self._max_open) > 0:
+        while (over := len(self._stores) + self._admitted + 1 - self.max_open) > 0:
             self.check_usable()
             if not await self._evict(over):
                 if self._clock.monotonic_s() >= deadline:
                     raise BusyError(
-                        f"all {self._max_open} keystores that may be open at once are in use; "
+                        f"all {self.max_open} keystores that may be open at once are in use; "
                         "raise max_open_keystores, or use fewer addresses at the same time"
                     )
                 await anyio.sleep(PLACE_POLL_S)
@@ -397,6 +430,10 @@ class SqliteKeyspace:
         def work(connection: Connection, target: Target) -> int:
             return writing.sweep(connection, target, limit, fence, self._clock.wall_ms())
 
+        return await self._with_reserve(store, work)
+
+    async def _with_reserve(self, store: OpenKeystore, work: Callable[[Connection, Target], T]) -> T:
+        """Run a small write that must go through on a full disk, too: in the room of the reserve."""
         try:
             return await store.change(work)
         except StorageFullError:
@@ -410,6 +447,34 @@ class SqliteKeyspace:
     async def lifetimes(self) -> Mapping[str, int]:
         """See `Keyspace.lifetimes`."""
         return await (await self._store()).read(transactions.lifetimes)
+
+    @property
+    def still_there(self) -> bool:
+        """False when the address's path leads elsewhere."""
+        return self._current.still_there
+
+    async def take_over(self, lock: tuple[int, int]) -> int:
+        """Raise the epoch and return it: whoever held the address before writes no more."""
+        store = await self._store()
+
+        def work(connection: Connection, target: Target) -> int:
+            return fencing.take_over(connection, target, lock, self._clock.wall_ms())
+
+        return await self._with_reserve(store, work)
+
+    async def check_lock(self, lock: tuple[int, int]) -> None:
+        """Raise the epoch if the lock file is another one than the last exclusive holder's."""
+        store = await self._store()
+        # Nearly always there is nothing to do, and reading waits for nobody.
+        if await store.read(fencing.noted_lock) not in (None, lock):
+            await store.change(
+                lambda connection, target: fencing.check_lock(connection, target, lock, self._clock.wall_ms())
+            )
+
+    async def withdraw(self, fence: Fence) -> None:
+        """Fail what waits to be written under a fence, and return once nothing of it is under way."""
+        if not self._current.closed:
+            await self._current.withdraw(fence)
 
     async def set_lifetime(self, namespace: str, ttl_ms: int | None, fence: Fence) -> None:
         """See `Keyspace.set_lifetime`."""

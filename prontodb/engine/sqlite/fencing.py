@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 
 from prontodb.engine.sqlite import opening, writing
+from prontodb.engine.sqlite.context import Context
 from prontodb.errors import BusyError, FencedError
 
 TYPE_CHECKING = False
@@ -41,6 +42,11 @@ def take_over(connection: Connection, target: Target, lock: tuple[int, int] | No
 
     epoch: int = writing.transact(connection, target, now_ms, work)
     return epoch
+
+
+def noted_lock(connection: Connection) -> tuple[int, int] | None:
+    """Return device and inode of the last exclusive holder's lock file; None when there was no such holder yet."""
+    return Context(connection).lock
 
 
 def check_lock(connection: Connection, target: Target, lock: tuple[int, int], now_ms: int) -> None:

@@ -16,6 +16,7 @@ import anyio
 
 from prontodb.engine.sqlite import opening, writing
 from prontodb.errors import (
+    UNKNOWN_NOTE,
     AddressGoneError,
     AddressNotFoundError,
     BusyError,
@@ -50,7 +51,7 @@ _BROKEN = (StorageFullError, CorruptError, UnavailableError, OutcomeUnknownError
 
 _COMMITTED = "ProntoDB: the write was committed"
 _NOTHING = "ProntoDB: nothing was written"
-_UNKNOWN = "ProntoDB: outcome unknown"
+_UNKNOWN = UNKNOWN_NOTE
 """How the note on a cancellation begins."""
 
 MAX_GROUP_OPS = 1_024
@@ -110,6 +111,7 @@ class OpenKeystore:
         self._looked_at = 0.0
         self._waiting: deque[_Call] = deque()
         self._committing: list[_Call] = []
+        self._at_work = False  # from when the lane begins to take calls until the loop has their outcome
         self._queued = False
         self._timer: TimerHandle | None = None
         self._committed: anyio.Event | None = None
@@ -378,6 +380,7 @@ class OpenKeystore:
 
     def _commit(self) -> object:
         """On the lane: commit what waits as one group."""
+        self._at_work = True
         self._queued = False
         calls: list[_Call] = []
         ops = 0
@@ -389,6 +392,7 @@ class OpenKeystore:
             calls.append(call)
             ops += len(call.ops)
         if not calls:
+            self._at_work = False
             return SETTLED
         self._committing = calls
         try:
@@ -411,7 +415,7 @@ class OpenKeystore:
 
     def _come_again(self, calls: list[_Call], error: BusyError) -> None:
         """On the loop: put a busy group back, those past their deadline excepted, and queue it after a short while."""
-        self._committing = []
+        self._committing, self._at_work = [], False
         now = self._clock.monotonic_s()
         again: list[_Call] = []
         for call in calls:
@@ -439,7 +443,7 @@ class OpenKeystore:
 
     def _hand_out(self, calls: list[_Call]) -> None:
         """On the loop: acknowledge a committed group, or hand each its error."""
-        self._committing = []
+        self._committing, self._at_work = [], False
         for call in calls:
             call.settle()
         if self._waiting and not self._queued:
@@ -476,6 +480,23 @@ class OpenKeystore:
             except IndexError:  # the lane took the last one in this instant
                 break
             call.error = error.copy()
+            call.settle()
+
+    async def withdraw(self, fence: Fence) -> None:
+        """Fail the calls of a session that ends, and wait for the commit that may hold some of them, within bounds."""
+        self._fail_those_of(fence)
+        if self._at_work:
+            with anyio.move_on_after(STUCK_S):
+                await self.lane.run_to_end(lambda: None)
+            self._fail_those_of(fence)  # a group that found the file busy has been put back
+
+    def _fail_those_of(self, fence: Fence) -> None:
+        for call in [call for call in self._waiting if call.fence is fence]:
+            try:
+                self._waiting.remove(call)
+            except ValueError:  # the lane took it in this instant
+                continue
+            call.error = ClosedError(f"the session at {self.address} ended before this write began")
             call.settle()
 
     def stop(self) -> None:

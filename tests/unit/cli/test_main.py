@@ -79,7 +79,7 @@ def test_events_go_to_stderr_on_request_and_hold_no_value(cli: Cli) -> None:
     outcome = cli.ok("watch", "--timeout", "0.01", "--log", "json", "-q")
     assert outcome.out == b""
     events = [json.loads(line) for line in outcome.err.splitlines()]
-    assert "session.opened" in [event["event"] for event in events]
+    assert "keystore.opened" in [event["event"] for event in events]
     assert "secret" not in outcome.err
     # For that command only.
     assert cli.ok("watch", "--timeout", "0.01", "-q").err == ""

@@ -73,11 +73,15 @@ def test_an_address_made_anew_while_it_is_opened_is_the_new_one(
     assert found is None
 
 
-@pytest.mark.parametrize("again", [True, False])
-async def test_a_session_at_an_address_deleted_while_it_opens_can_write(
-    address: Layout, monkeypatch: pytest.MonkeyPatch, again: bool
+async def test_a_session_that_reads_an_address_deleted_while_it_opens_finds_what_is_there_then(
+    address: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    deleted_meanwhile(monkeypatch, address, again=again)
-    async with managed(Path(address.root)) as manager, manager.session(HERE.user, HERE.cursor) as ks:
-        assert await ks.get("k") is None
-        assert await ks.set("k", "new") == 1
+    deleted_meanwhile(monkeypatch, address, again=True)
+    async with managed(Path(address.root)) as manager:
+        async with manager.session(HERE.user, HERE.cursor, mode="read") as ks:
+            assert await ks.get("k") is None
+        deleted_meanwhile(monkeypatch, address, again=False)
+        await manager._engine.release(HERE)
+        with pytest.raises(AddressNotFoundError):
+            async with manager.session(HERE.user, HERE.cursor, mode="read"):
+                pass

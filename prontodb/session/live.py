@@ -1,0 +1,346 @@
+"""The sessions of one manager: queued for in order, opened, watched over, ended in whatever way the block is left."""
+
+from __future__ import annotations
+
+import os
+import random
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import anyio
+
+from prontodb.cache import Cache
+from prontodb.errors import BusyError, ClosedError, FencedError, ProntoError
+from prontodb.keystore import Keystore
+from prontodb.log import event
+from prontodb.model.holder import new_session_id
+from prontodb.model.operation import Fence
+from prontodb.registry.sessions import SessionRow
+from prontodb.storage.lock import ASKED, EVICTED, TRIES
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from prontodb.engine.sqlite.engine import SqliteEngine, SqliteKeyspace
+    from prontodb.model.address import Address
+    from prontodb.model.clock import Clock
+    from prontodb.model.settings import Settings
+    from prontodb.registry.sessions import SessionRegistry
+    from prontodb.session.door import Attachment, Door, Stay
+    from prontodb.turns import Turns
+
+POLL_S = (0.002, 0.01)
+"""How often a held address is tried: quickly at first, since most holds are short."""
+LOOK_S = 1.0
+"""How often the owner looks whether somebody asks a session to end."""
+BEAT_S = 10.0
+"""How often all sessions of a process say in the registry that they are there; for people only."""
+CLOSE_S = 5.0
+"""How long closing all sessions may take."""
+
+
+class Live:
+    """One session: its lock, its handle, and what it writes through."""
+
+    __slots__ = ("ended", "fence", "keyspace", "keystore", "stay")
+
+    def __init__(self, stay: Stay, keyspace: SqliteKeyspace, fence: Fence) -> None:
+        self.stay, self.keyspace, self.fence = stay, keyspace, fence
+        self.keystore: Keystore
+        self.ended = False
+
+    def guard(self) -> None:
+        """Raise, now and ever after, once somebody else has put the session out."""
+        held = self.stay.lock
+        if not held.is_marked():
+            return
+        if held.fd < 0:
+            raise ClosedError("this session was opened in another process; open one here (spawn, do not fork)")
+        if held.mark(self.stay.session) == EVICTED:
+            self.keystore.close(put_out(self.stay))
+            raise put_out(self.stay)
+
+
+def put_out(stay: Stay) -> FencedError:
+    """What every use of an evicted session raises."""
+    return FencedError(f"session {stay.session} at {stay.address} was put out by force; stop, or open a new session")
+
+
+class LiveSessions:
+    """Every session that one manager has open. All on the event loop, but for the tries at the door."""
+
+    def __init__(
+        self,
+        engine: SqliteEngine,
+        door: Door,
+        registry: SessionRegistry,
+        settings: Settings,
+        clock: Clock,
+        turns: Turns,
+        attachment: Attachment | None,
+        root: str,
+    ) -> None:
+        self._engine, self._door, self._settings, self._clock = engine, door, settings, clock
+        self._turns, self._attachment, self._root = turns, attachment, root
+        self._live: dict[str, Live] = {}
+        self._pid = os.getpid()
+        self._roll = _Roll(engine, registry, clock)
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    # Opening
+
+    @asynccontextmanager
+    async def locked(
+        self,
+        address: Address,
+        mode: str,
+        *,
+        wait_s: float,
+        create: bool,
+        labels: tuple[tuple[str, str], ...],
+    ) -> AsyncIterator[Keystore]:
+        """Open a session that holds its address, or attach to the `prontodb run` around us that does."""
+        fence = None if self._attachment is None else self._attachment.fence_for(self._root, address)
+        if fence is not None:
+            async with self._attached(address, fence) as keystore:
+                yield keystore
+            return
+        live = await self._open(address, mode, wait_s, create, labels)
+        try:
+            yield live.keystore
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self.end(live)
+
+    @asynccontextmanager
+    async def _attached(self, address: Address, fence: Fence) -> AsyncIterator[Keystore]:
+        keystore = self._handle(await self._engine.keyspace(address), address, fence)
+        event("session.attached", address=address, session=fence.session)
+        try:
+            yield keystore
+        finally:
+            keystore.close()
+
+    @asynccontextmanager
+    async def reading(self, address: Address) -> AsyncIterator[Keystore]:
+        """Open a session that only reads: it holds nothing, and nobody waits for it."""
+        fence = Fence(new_session_id(self._root, address))
+        keyspace = await self._engine.keyspace(address)
+        keystore = Keystore(keyspace, address, fence, self._settings.limits, self._clock, writes=False)
+        try:
+            yield keystore
+        finally:
+            keystore.close()
+
+    def _handle(self, keyspace: SqliteKeyspace, address: Address, fence: Fence, live: Live | None = None) -> Keystore:
+        guard, cache = None, None
+        if live is not None:
+            held = live.stay.lock
+            guard = live.guard
+            if live.stay.is_exclusive and self._settings.cache_bytes:
+                cache = Cache(
+                    self._settings.cache_bytes,
+                    self._clock,
+                    held.is_marked,
+                    lambda: held.still_there and keyspace.still_there,
+                )
+        return Keystore(
+            keyspace, address, fence, self._settings.limits, self._clock, self._turns, guard=guard, cache=cache
+        )
+
+    async def _open(
+        self, address: Address, mode: str, wait_s: float, create: bool, labels: tuple[tuple[str, str], ...]
+    ) -> Live:
+        await self._engine.reserve_descriptor()
+        try:
+            stay = await self._take(address, mode, wait_s, create, labels)
+            try:
+                live = await self._settled(stay)
+            except BaseException:
+                stay.end()
+                raise
+        except BaseException:
+            self._engine.free_descriptor()
+            raise
+        self._live[stay.session] = live
+        try:
+            await self._roll.enter(address, stay)
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await self.end(live)
+            raise
+        event("session.opened", address=address, session=stay.session, mode=mode, epoch=stay.holder.epoch)
+        return live
+
+    async def _take(
+        self, address: Address, mode: str, wait_s: float, create: bool, labels: tuple[tuple[str, str], ...]
+    ) -> Stay:
+        """Take the address, trying again up to the deadline; those of this process are served in order."""
+        deadline = self._clock.monotonic_s() + wait_s
+        pause_s, longest_s = POLL_S
+        async with self._turns.of(address, wait_s) as ours:
+            tries = 0
+            while True:
+                tries += 1
+                try:
+                    return await self._try(address, mode, create, labels)
+                except BusyError:
+                    # The address, or for a moment the lock under which addresses of this user come and go.
+                    if not ours or (tries >= TRIES and self._clock.monotonic_s() >= deadline):
+                        raise
+                await anyio.sleep(pause_s * (0.5 + random.random()))  # noqa: S311 - keeps waiters out of step
+                pause_s = min(pause_s * 1.2, longest_s)
+
+    async def _try(self, address: Address, mode: str, create: bool, labels: tuple[tuple[str, str], ...]) -> Stay:
+        """Try once, on a thread; what is taken while nobody waits for it any more is given back."""
+        taken: list[Stay] = []
+        abandoned = False
+
+        def give_back() -> None:
+            while taken:
+                taken.pop().end()
+
+        def attempt() -> None:
+            taken.append(self._door.take(address, mode, create=create, labels=labels))
+            if abandoned:
+                give_back()
+
+        try:
+            await self._engine.beside(attempt, brief=True)
+            return taken.pop()
+        except BaseException:
+            abandoned = True
+            give_back()
+            raise
+
+    async def _settled(self, stay: Stay) -> Live:
+        """Let the store know who holds the address now, and return the session with its handle."""
+        keyspace = await self._engine.keyspace(stay.address)
+        if stay.is_exclusive:
+            epoch = await keyspace.take_over(stay.lock_identity)
+            fence = Fence(stay.session, epoch)
+            stay.settle(epoch)
+        else:
+            await keyspace.check_lock(stay.lock_identity)
+            fence = Fence(stay.session)
+            stay.settle()
+        live = Live(stay, keyspace, fence)
+        live.keystore = self._handle(keyspace, stay.address, fence, live)
+        return live
+
+    # Ending
+
+    async def end(self, live: Live, reason: ProntoError | None = None) -> None:
+        """End a session: its handle first, then what it still has under way, then its lock. A second call does nothing.
+
+        Shield this: a lock that stays behind is worse than a late cancellation.
+        """
+        if live.ended:
+            return
+        live.ended = True
+        live.keystore.close(reason)
+        try:
+            await live.keyspace.withdraw(live.fence)
+        finally:
+            live.stay.end()
+            self._engine.free_descriptor()
+            del self._live[live.stay.session]
+            self._roll.leave(live.stay.session)
+            event("session.closed", address=live.stay.address, session=live.stay.session)
+
+    async def close(self) -> list[str]:
+        """End every session, the newest first; return those that could not be ended in time. Shield this."""
+        if os.getpid() != self._pid:
+            return []  # the parent's, after a fork
+        cancelled: BaseException | None = None
+        with anyio.move_on_after(CLOSE_S, shield=True) as in_time:
+            for live in reversed(list(self._live.values())):
+                try:
+                    await self.end(live)
+                except anyio.get_cancelled_exc_class() as error:
+                    # asyncio's own, which no shield holds back: the others must be ended all the same.
+                    cancelled = error
+            try:
+                await self._roll.flush()
+            except ProntoError as error:
+                event("registry.deferred", reason=str(error))
+        if cancelled is not None and not in_time.cancelled_caught:
+            raise cancelled
+        return [f"{live.stay.session} at {live.stay.address}" for live in self._live.values()]
+
+    # Watching over them
+
+    async def watch(self) -> None:
+        """Look for those who want a session ended, and say now and then that all are there; runs until cancelled."""
+        beats = 0.0
+        while True:
+            await anyio.sleep(LOOK_S)
+            beats += LOOK_S
+            try:
+                for live in list(self._live.values()):
+                    await self._look_at(live)
+                await self._roll.flush()
+                if beats >= BEAT_S:
+                    beats = 0.0
+                    await self._roll.beat()
+            except ProntoError as error:
+                # A beat that fails must not end the application.
+                event("watch.failed", reason=str(error))
+
+    async def _look_at(self, live: Live) -> None:
+        if not live.stay.lock.is_marked():
+            return
+        mark = live.stay.lock.mark(live.stay.session)
+        reason: ProntoError | None = None
+        if mark == EVICTED:
+            reason = put_out(live.stay)
+        elif mark == ASKED:
+            reason = ClosedError(f"session {live.stay.session} at {live.stay.address} was asked to end; open a new one")
+        if reason is not None:
+            event("session.put_out" if mark == EVICTED else "session.asked", address=live.stay.address)
+            with anyio.CancelScope(shield=True):
+                await self.end(live, reason)
+
+
+class _Roll:
+    """The rows of one manager's sessions in the registry: written together, and never waited for in vain."""
+
+    def __init__(self, engine: SqliteEngine, registry: SessionRegistry, clock: Clock) -> None:
+        self._engine, self._registry, self._clock = engine, registry, clock
+        self._present: dict[str, SessionRow] = {}
+        self._new: set[str] = set()
+        self._gone: set[str] = set()
+        self._writing = anyio.Lock()
+
+    async def enter(self, address: Address, stay: Stay) -> None:
+        """Register a session; when the registry cannot be used now, later."""
+        self._present[stay.session] = SessionRow(address, stay.holder, self._clock.wall_ms())
+        self._new.add(stay.session)
+        await self.flush()
+
+    def leave(self, session: str) -> None:
+        """Have the row of a session removed with the next write."""
+        self._new.discard(session)
+        if self._present.pop(session, None) is not None:
+            self._gone.add(session)
+
+    async def beat(self) -> None:
+        """Write the rows of all sessions anew, which also heals a lost registry."""
+        now_ms = self._clock.wall_ms()
+        self._present = {s: SessionRow(row.address, row.holder, now_ms) for s, row in self._present.items()}
+        self._new.update(self._present)
+        await self.flush()
+
+    async def flush(self) -> None:
+        """Write what changed, if the registry can be used; who comes meanwhile is written with the next."""
+        async with self._writing:
+            if not self._new and not self._gone:
+                return
+            new, gone = self._new, self._gone
+            rows = [self._present[session] for session in new]
+            self._new, self._gone = set(), set()
+            if not await self._engine.beside(lambda: self._registry.update_if_possible(rows, gone), brief=True):
+                self._new |= new & self._present.keys()
+                self._gone |= gone
