@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from ops.demo_evidence import OPS, Demo, environment, show_files, show_keystores, show_shell
+from ops.demo_evidence import OPS, Demo, ended, environment, show_files, show_keystores, show_sessions, show_shell
 from ops.demo_screen import DIM, GREEN, RED, Screen, quiet_end
 from prontodb.errors import ProntoError
 
@@ -39,7 +39,6 @@ STEPS = {
 LONGEST_S = 60.0
 LONGEST_EACH_S = 3.0
 SAID_LINES = 12
-ENDING_S = 5.0
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -107,17 +106,6 @@ async def lines_of(process: Process) -> AsyncGenerator[bytes]:
             yield line
 
 
-async def ended(process: Process) -> None:
-    """Let an agent end by itself, as it does when its stdin ends; one that does not is killed by its block.
-
-    A kill at the moment at which it ends would take its exit code away from asyncio, which complains on stderr.
-    """
-    assert process.stdin is not None
-    with anyio.move_on_after(ENDING_S, shield=True):
-        await process.stdin.aclose()
-        await process.wait()
-
-
 async def run(demo: Demo) -> None:
     """Go through the whole demo and say how it went; a signal ends it."""
     began_s = time.monotonic()
@@ -151,6 +139,7 @@ async def show(demo: Demo) -> None:
         await show_keystores(demo)
         await show_files(demo)
         await show_shell(demo)
+        await show_sessions(demo)
 
 
 def sum_up(demo: Demo, took_s: float) -> None:

@@ -151,15 +151,20 @@ class Agent:
         raise RuntimeError(f"a payment found no gap in {ATTEMPTS} attempts")
 
     async def share(self) -> None:
-        """Post news on the board; the first agent also hands two entries over to the second, by a copy."""
+        """Post news on the board; the first agent also has two entries that the second copies to its own address."""
         if self.number == 1:
             await self.own.set_many({key: self.signed("first draft") for key in ("handoff.plan", "handoff.why")})
-            report = await self.manager.copy(self.own.address, f"agent2/{CURSOR}", prefix="handoff.")
+            await self.board.set("handoff", "ready")
+            await self.board.wait_for("handoff", lambda value: value == "taken", timeout=PATIENCE_S)
             await self.own.set("handoff.plan", self.signed("second draft"))
-            self.claims["a copy takes what it was asked to"] = report.copied == 2
         if self.number == 2:
-            plan = await self.own.wait_for("handoff.plan", timeout=PATIENCE_S)
-            self.claims["a copy arrives and stays as it was"] = plan is not None and "first draft" in plan
+            await self.board.wait_for("handoff", timeout=PATIENCE_S)
+            report = await self.manager.copy(f"agent1/{CURSOR}", self.own, prefix="handoff.")
+            await self.board.set("handoff", "taken")
+            plan = await self.own.get("handoff.plan")
+            self.claims["a copy takes what it was asked to, and stays as it was"] = (
+                report.copied == 2 and plan is not None and "first draft" in plan
+            )
         await self.board.set(f"news.{self.name}", f"{time.monotonic()} {self.signed('has news')}")
 
     async def expire(self) -> None:
@@ -216,7 +221,7 @@ async def main(root: str, number: int, count: int) -> None:
         async with (
             prontodb.open(root) as manager,
             manager.session(f"agent{number}", CURSOR) as own,
-            manager.session("_global", "board") as board,
+            manager.session("_global", "board", mode="shared") as board,
         ):
             agent = Agent(number, count, manager, own, board)
             watch = await agent.meet()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections import Counter
@@ -20,12 +21,16 @@ from ops.demo_screen import CYAN, DIM, GREEN, RED, Screen, sized
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from anyio.abc import Process
+
     from prontodb.addresses import AddressReport
 
 OPS = Path(__file__).resolve().parent
 BOARD = "_global/board"
 SHOWN_IN_TREE = 2
 SHOWN_WRONG = 20
+PATIENCE_S = 30
+ENDING_S = 5.0
 
 
 @dataclass(slots=True)
@@ -67,6 +72,17 @@ def environment(root: str) -> dict[str, str]:
     return kept | {"PRONTODB_HOME": root, "PYTHONPATH": str(OPS.parent), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
+async def ended(process: Process) -> None:
+    """Let a process end by itself, as ours do when their stdin ends; one that does not is killed by its block.
+
+    A kill at the moment at which it ends would take its exit code away from asyncio, which complains on stderr.
+    """
+    assert process.stdin is not None
+    with anyio.move_on_after(ENDING_S, shield=True):
+        await process.stdin.aclose()
+        await process.wait()
+
+
 async def show_keystores(demo: Demo) -> None:
     """Open every keystore anew and show who stored what; check counters, values and health."""
     screen = demo.screen
@@ -77,7 +93,7 @@ async def show_keystores(demo: Demo) -> None:
         for row in await manager.addresses():
             address = str(row.address)
             reports[address] = await manager.describe(address)
-            async with manager.session(row.address.user, row.address.cursor, create=False) as keystore:
+            async with manager.session(row.address.user, row.address.cursor, mode="read") as keystore:
                 values[address] = [entry.value async for entry in keystore.scan()]
                 counters[address] = await keystore.get("visits" if address == BOARD else "count.steps")
         doctor = await manager.doctor(deep=True)
@@ -218,6 +234,72 @@ def what_is_alike(parts: Sequence[str]) -> str:
     return "files and folders of locks" if parts[:2] == ["registry", "locks"] and len(parts) > 2 else ""
 
 
+async def show_sessions(demo: Demo) -> None:
+    """Hold an address with `prontodb run`, be refused, kill the holder, be let in, and see what it left be refused."""
+    screen, at = demo.screen, ("--user", "agent1", "--cursor", "prod")
+    program = [sys.executable, "-m", "prontodb"]
+    # It writes once it is told to, which is when its run has long been killed.
+    late = f"read go && {shlex.join([*program, 'set', 'late.write', 'x'])}"
+    screen.heading("Who holds what")
+    wrong: list[str] = []
+    async with await anyio.open_process(
+        [*program, *at, "run", "--", "sh", "-c", late], stderr=subprocess.STDOUT, env=environment(demo.root)
+    ) as holder:
+        try:
+            screen.line(f"  $ prontodb {' '.join(at)} run -- agent &")
+            sessions = ""
+            with anyio.move_on_after(PATIENCE_S):
+                while not sessions:
+                    sessions = (await told(demo, "session", "list")).stdout
+            session, _, rest = sessions.partition("\t")
+            screen.command("prontodb session list", sessions.replace("\t", "  "))
+            if not rest.startswith("agent1/prod\texclusive\t"):
+                wrong.append(f"the session is not listed: {sessions!r}")
+
+            refused = await told(demo, *at, "run", "--wait", "0", "--", "true")
+            screen.command(f"prontodb {' '.join(at)} run --wait 0 -- true; echo $?", f"{refused.stderr}{refused.code}")
+            if refused.code != 1 or session not in refused.stderr or str(holder.pid) not in refused.stderr:
+                wrong.append(f"the second taker was told: {refused}")
+
+            holder.kill()
+            await holder.wait()
+            taken = await told(demo, *at, "incr", "count.steps")
+            screen.command(f"kill -9 {holder.pid}; prontodb {' '.join(at)} incr count.steps", taken.stdout)
+            if taken.stdout.strip() != str(demo.facts["agent1"]["steps"] + 1):
+                wrong.append(f"after the kill: {taken}")
+
+            assert holder.stdin is not None and holder.stdout is not None
+            await holder.stdin.send(b"go\n")
+            said = b"".join([chunk async for chunk in holder.stdout]).decode()
+            screen.command("# the command of the killed run lives on and writes", said)
+            if "was ended by somebody else" not in said or (await told(demo, *at, "get", "late.write")).code != 2:
+                wrong.append(f"the late write was not refused: {said!r}")
+        finally:
+            await ended(holder)
+    screen.line()
+    demo.check("an address is held by one; a killed holder is replaced at once, and what it left is refused", wrong)
+
+
+@dataclass(slots=True)
+class Told:
+    """What a command said."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+async def told(demo: Demo, *command: str) -> Told:
+    """Run the command line and return what it said."""
+    done = await anyio.run_process(
+        [sys.executable, "-m", "prontodb", *command],
+        env=environment(demo.root),
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
+    return Told(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
+
+
 async def show_shell(demo: Demo) -> None:
     """Run the command line as people would, show what it prints, and check output and exit codes."""
     demo.screen.heading("The same from a shell")
@@ -233,18 +315,11 @@ async def show_shell(demo: Demo) -> None:
     ]
     wrong = []
     for command, code, output in asked:
-        done = await anyio.run_process(
-            [sys.executable, "-m", "prontodb", *command.split()],
-            env=environment(demo.root),
-            stdin=subprocess.DEVNULL,
-            check=False,
-        )
-        printed = done.stdout.decode(errors="replace").removesuffix("\n")
-        demo.screen.line(f"  $ prontodb {command}{'; echo $?' if code else ''}")
-        for text in (*printed.splitlines(), *([str(done.returncode)] if code or done.returncode else [])):
-            demo.screen.line(f"  {demo.screen.paint(text, CYAN)}")
-        if (done.returncode, printed) != (code, output):
-            said = done.stderr.decode(errors="replace").strip()
-            wrong.append(f"{command}: exit code {done.returncode}, not {code}; {printed!r}, not {output!r}; {said}")
+        done = await told(demo, *command.split())
+        printed = done.stdout.removesuffix("\n")
+        ended = f"{done.code}" if code or done.code else ""
+        demo.screen.command(f"prontodb {command}{'; echo $?' if code else ''}", f"{done.stdout}\n{ended}")
+        if (done.code, printed) != (code, output):
+            wrong.append(f"{command}: exit code {done.code}, not {code}; {printed!r}, not {output!r}; {done.stderr}")
     demo.screen.line()
     demo.check("the shell reads what the agents wrote; a miss is exit code 2 and prints nothing", wrong)

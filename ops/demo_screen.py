@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import textwrap
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -95,6 +96,13 @@ class Screen:
                 for column, count in zip(head, counts, strict=True)
             ]
             self.line(f"  {name.ljust(label)}  {''.join(cells)}")
+
+    def command(self, text: str, said: str) -> None:
+        """Write a command as typed at a shell, and what it said, long lines wrapped."""
+        self.line(f"  $ {text}")
+        for line in said.splitlines():
+            for part in textwrap.wrap(line, self.width - 4, break_on_hyphens=False) if line else []:
+                self.line(f"  {self.paint(part, CYAN)}")
 
     def verdict(self, text: str, *, held: bool) -> None:
         """Write whether something held."""

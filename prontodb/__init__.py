@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from prontodb import blocking as blocking
     from prontodb import errors as errors
     from prontodb.keystore import Keystore as Keystore
     from prontodb.log import disable as disable_logging
@@ -39,6 +40,7 @@ __all__ = [
     "Keystore",
     "SessionManager",
     "Settings",
+    "blocking",
     "disable_logging",
     "enable_logging",
     "errors",
@@ -49,8 +51,8 @@ __all__ = [
 def __getattr__(name: str) -> object:
     from importlib import import_module
 
-    if name == "errors":
-        return import_module("prontodb.errors")
+    if name in ("blocking", "errors"):
+        return import_module(f"prontodb.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'prontodb' has no attribute {name!r}")
     module, attribute = _HOMES[name]

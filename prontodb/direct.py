@@ -24,7 +24,8 @@ __all__ = ["OneShot", "run"]
 class OneShot:
     """A keystore for one command: `with OneShot(...) as keystore: run(keystore.get(key))`.
 
-    Reading at an address that does not exist finds nothing and makes nothing; the first write makes the address.
+    Reading at an address that does not exist finds nothing and makes nothing; the first write makes the address. With
+    the `fence` of a session that holds the address for us, writes take no lock and are refused once it has ended.
     """
 
     def __init__(
@@ -36,7 +37,9 @@ class OneShot:
         durability: str = "full",
         create: bool = True,
         unsafe_file_system: bool = False,
+        fence: Fence | None = None,
     ) -> None:
+        self._fence = fence
         self._layout, self._address = Layout(root), address
         self._limits, self._clock = limits or Limits(), Clock()
         self._unsafe = unsafe_file_system
@@ -48,13 +51,14 @@ class OneShot:
             lifecycle=self._lifecycle,
             durability=durability,
             create=create,
+            attached=fence is not None,
         )
 
     def _lifecycle(self) -> Lifecycle:
         return lifecycle(self._layout, self._limits, self._clock, unsafe_file_system=self._unsafe)
 
     def __enter__(self) -> Keystore:
-        fence = Fence(f"cli-{os.getpid()}-{os.urandom(4).hex()}")
+        fence = self._fence or Fence(f"cli-{os.getpid()}-{os.urandom(4).hex()}")
         return Keystore(self._keyspace, self._address, fence, self._limits, self._clock)
 
     def __exit__(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from contextlib import asynccontextmanager
+import signal
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 from warnings import warn
 
@@ -16,6 +17,7 @@ from prontodb.engine.sqlite import cloning
 from prontodb.engine.sqlite.engine import SqliteEngine
 from prontodb.engine.sqlite.lifecycle import Lifecycle
 from prontodb.errors import InvalidInputError, InvalidSettingsError
+from prontodb.keystore import Keystore
 from prontodb.log import event
 from prontodb.model.address import DEFAULT_NAME, Address
 from prontodb.model.clock import Clock
@@ -36,9 +38,10 @@ from prontodb.turns import Turns
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping
 
+    from anyio.abc import TaskStatus
+
     from prontodb.addresses import AddressReport, AddressRow
     from prontodb.doctor import DoctorReport
-    from prontodb.keystore import Keystore
     from prontodb.model.reports import CopyReport, ImportReport
     from prontodb.session.book import SessionReport
 
@@ -154,8 +157,8 @@ class SessionManager:
 
     async def copy(
         self,
-        source: Address | str,
-        target: Address | str,
+        source: Address | str | Keystore,
+        target: Address | str | Keystore,
         *,
         keys: Iterable[str] | None = None,
         prefix: str = "",
@@ -163,16 +166,26 @@ class SessionManager:
     ) -> CopyReport:
         """Copy entries of one address to another, with their expiry; the target is made when it does not exist.
 
+        Either may be given as the handle of a session that is open; nothing else can copy into an address that is held
+        exclusively.
         All of it, the given `keys`, or those that begin with `prefix`. `on_conflict`: 'fail' (nothing is copied when
         the target has one of the keys), 'keep' the target's, or 'replace' them. What fits one batch is copied in one
         step; a new target appears complete or not at all.
         """
-        origin, destination = as_address(source), as_address(target)
-        async with self.session(origin.user, origin.cursor, mode=READ) as original:
-            if not await self._engine.beside(lambda: self._lifecycle.exists(destination)):
+        async with AsyncExitStack() as stack:
+
+            async def opened(place: Address | str | Keystore, mode: str) -> Keystore:
+                if isinstance(place, Keystore):
+                    return place
+                address = as_address(place)
+                return await stack.enter_async_context(self.session(address.user, address.cursor, mode=mode))
+
+            destination = target.address if isinstance(target, Keystore) else as_address(target)
+            original = await opened(source, READ)
+            if not await self._engine.beside(lambda: self._lifecycle.exists(destination), brief=True):
                 return await self._copy_to_new(original, destination, keys, prefix, on_conflict)
-            async with self.session(destination.user, destination.cursor, mode=SHARED) as copy:
-                return await copying.copy_many(original, copy, keys=keys, prefix=prefix, on_conflict=on_conflict)
+            copy = await opened(target, SHARED)
+            return await copying.copy_many(original, copy, keys=keys, prefix=prefix, on_conflict=on_conflict)
 
     async def _copy_to_new(
         self, original: Keystore, destination: Address, keys: Iterable[str] | None, prefix: str, on_conflict: str
@@ -271,12 +284,18 @@ def _built(
 
 @asynccontextmanager
 async def open_manager(
-    root: str | os.PathLike[str] | None = None, *, settings: Settings | None = None, clock: Clock | None = None
+    root: str | os.PathLike[str] | None = None,
+    *,
+    settings: Settings | None = None,
+    clock: Clock | None = None,
+    end_on_sigterm: bool = False,
 ) -> AsyncIterator[SessionManager]:
-    """Open a root and yield its manager; leaving the block closes everything and ends every thread.
+    """Open a root and yield its manager; leaving the block ends its sessions, closes everything and ends every thread.
 
     `root` is an absolute path, made when it does not exist; None takes what PRONTODB_HOME, XDG_DATA_HOME or HOME say.
-    `settings` None reads `registry/global_config.json`. Raises `UnsupportedBackendError` outside asyncio.
+    `settings` None reads `registry/global_config.json`. With `end_on_sigterm`, SIGTERM cancels the block, which ends as
+    ever, and then the program with exit code 143; without it SIGTERM is the application's affair. Enter and leave the
+    block in one task: it owns a task group. Raises `UnsupportedBackendError` outside asyncio.
     """
     running_loop()
     if settings is not None and not isinstance(settings, Settings):
@@ -295,9 +314,12 @@ async def open_manager(
     manager, live, engine = _built(layout, settings, clock, descriptors)
     event("manager.opened", root=layout.root, max_open_keystores=engine.max_open, descriptor_limit=descriptors)
     error: BaseException | None = None
+    terminated: list[int] = []
     try:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(live.watch)
+            if end_on_sigterm:
+                terminated = await tasks.start(_cancel_on_sigterm, tasks.cancel_scope)
             try:
                 yield manager
             except anyio.get_cancelled_exc_class():
@@ -316,5 +338,18 @@ async def open_manager(
             finally:
                 await engine.close()
         event("manager.closed", root=layout.root)
+    if error is None and terminated:
+        raise SystemExit(128 + signal.SIGTERM)
     if error is not None:
         raise error
+
+
+async def _cancel_on_sigterm(scope: anyio.CancelScope, *, task_status: TaskStatus[list[int]]) -> None:
+    """Cancel `scope` when SIGTERM comes; the list handed to the starter holds it from then on."""
+    terminated: list[int] = []
+    with anyio.open_signal_receiver(signal.SIGTERM) as signals:
+        task_status.started(terminated)
+        async for number in signals:
+            terminated.append(number)
+            scope.cancel()
+            return

@@ -28,7 +28,7 @@ SYNTAX = {
     ),
     "address show": Syntax(
         ("[ADDRESS]",),
-        about=f"Prints what one address holds: entries, revision, sizes, lifetimes. {_NAMES}",
+        about=f"Prints what one address holds: entries, revision, sizes, lifetimes, and who is there now. {_NAMES}",
         examples=(("prontodb address show agent1/prod", "name: value lines"),),
     ),
     "address create": Syntax(
@@ -132,13 +132,19 @@ def do_cursor_active(args: Args) -> int:
 def do_address_show(args: Args) -> int:
     """Describe one address."""
     where = _wanted(args)
-    book = _book(Place(args))
-    fields = book.describe(where).as_dict()
+    place = Place(args)
+    book, sessions = _book(place), place.sessions()
+    fields, present = book.describe(where).as_dict(), sessions.at(where)
     if args.flag("--json"):
-        output.json_line(fields)
+        output.json_line(fields | {"sessions": [session.as_dict() for session in present]})
     else:
         for name, value in fields.items():
             output.line(f"{name}: {_plain(value)}")
+        output.line(f"sessions: {len(present)}")
+        for session in present:
+            output.line(f"session: {output.escaped(str(session))}")
+    for note in sessions.notes:
+        output.note(note)
     _tell_notes(book)
     return DONE
 

@@ -6,10 +6,11 @@ DATA = "Entries"
 LISTING = "Listing"
 LIFETIME = "Lifetimes"
 ADDRESS = "Addresses"
+SESSION = "Sessions"
 TRANSFER = "In and out"
 ABOUT = "About this root"
 
-GROUPS = (DATA, LISTING, LIFETIME, ADDRESS, TRANSFER, ABOUT)
+GROUPS = (DATA, LISTING, LIFETIME, ADDRESS, SESSION, TRANSFER, ABOUT)
 
 COMMANDS = {
     "set": ("data", "do_set", "store a value: an argument, or what is piped", DATA),
@@ -38,6 +39,10 @@ COMMANDS = {
     "address check": ("addresses", "do_address_check", "look for damage at one address", ADDRESS),
     "cursor list": ("addresses", "do_cursor_list", "list the cursors of the user", ADDRESS),
     "cursor active": ("addresses", "do_cursor_active", "print the address that commands act on", ADDRESS),
+    "session list": ("sessions", "do_session_list", "list who is at which address now", SESSION),
+    "session show": ("sessions", "do_session_show", "describe one session", SESSION),
+    "session end": ("sessions", "do_session_end", "ask a session to end, or put it out", SESSION),
+    "run": ("running", "do_run", "run a command with an address to itself", SESSION),
     "export": ("transfer", "do_export", "print entries as JSON lines", TRANSFER),
     "import": ("transfer", "do_import", "store entries from JSON lines", TRANSFER),
     "settings show": ("about", "do_settings_show", "print every setting of this root", ABOUT),

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from prontodb.cli.parsing import Args
     from prontodb.direct import OneShot
     from prontodb.engine.sqlite.lifecycle import Lifecycle
+    from prontodb.model.operation import Fence
     from prontodb.model.settings import Settings
+    from prontodb.session.book import SessionBook
+    from prontodb.session.hold import Holding
 
 
 def root(args: Args) -> str:
@@ -78,8 +81,9 @@ class Place:
         """Return the keystore of an address, for one operation."""
         from prontodb.direct import OneShot
 
+        fence = self.fence(address) if os.environ.get("PRONTODB_SESSION") else None
         if self._settings is None:
-            return OneShot(self.layout.root, address, create=create)
+            return OneShot(self.layout.root, address, create=create, fence=fence)
         return OneShot(
             self.layout.root,
             address,
@@ -87,7 +91,37 @@ class Place:
             durability=self._settings.durability,
             create=create,
             unsafe_file_system=self._settings.unsafe_file_system,
+            fence=fence,
         )
+
+    def fence(self, address: Address) -> Fence | None:
+        """Return what to write under when a `prontodb run` around us holds the address; None when none does."""
+        from prontodb.session.door import attachment
+
+        around = attachment(os.environ.get("PRONTODB_SESSION"))
+        return None if around is None else around.fence_for(self.layout.root, address)
+
+    def holding(self) -> Holding:
+        """Return what holds addresses here for this process."""
+        from prontodb import direct
+        from prontodb.model.clock import Clock
+        from prontodb.registry.sessions import SessionRegistry
+        from prontodb.session.door import Door
+        from prontodb.session.hold import Holding
+
+        clock, unsafe = Clock(), self.settings.unsafe_file_system
+        door = Door(direct.lifecycle(self.layout, Limits(wait_s=0), clock, unsafe_file_system=unsafe), clock)
+        registry = SessionRegistry(self.layout, wait_s=self.limits.wait_s, one_shot=True)
+        return Holding(self.layout, door, registry, clock, self.limits)
+
+    def sessions(self) -> SessionBook:
+        """Return the sessions of all processes here."""
+        from prontodb.model.clock import Clock
+        from prontodb.registry.sessions import SessionRegistry
+        from prontodb.session.book import SessionBook
+
+        registry = SessionRegistry(self.layout, wait_s=self.limits.wait_s, one_shot=True)
+        return SessionBook(self.lifecycle(), registry, Clock(), self.limits)
 
     def lifecycle(self) -> Lifecycle:
         """Return what creates, renames and deletes addresses here."""

@@ -46,6 +46,9 @@ OPTIONS: dict[str, str | None] = {
     "--deep": None,
     "--repair": None,
     "--yes": None,
+    "--wait": "SECONDS",
+    "--force": None,
+    "--kill": None,
 }
 """Every option there is; the text is what its value is called, None a switch."""
 
@@ -180,6 +183,19 @@ class Args:
     def text(self, option: str) -> str | None:
         """The value of an option; None when it was not given."""
         return self._options.get(option)
+
+    def seconds(self, option: str, *, or_zero: bool = False) -> float | None:
+        """Return the seconds given with an option, above 0 or with `or_zero` also 0; None when it was left out."""
+        text = self.text(option)
+        if text is None:
+            return None
+        try:
+            found = float(text)
+        except ValueError:
+            found = -1.0
+        if 0 < found < 10**9 or (or_zero and found == 0):
+            return found
+        raise self.usage_error(f"{option} is a number of seconds{'' if or_zero else ' above 0'}, not {shown(text)}")
 
     def flag(self, option: str) -> bool:
         """True when a switch was given."""

@@ -54,7 +54,7 @@ def do_watch(args: Args) -> int:
         from prontodb.watching import parse_position
 
         parse_position(since)
-    watching = _Watching(args, _count(args), _timeout_s(args))
+    watching = _Watching(args, _count(args), args.seconds("--timeout"))
     # Looked at before the manager opens: watching what does not exist must not make a root for it.
     shot = place.one_shot(where)
     with shot:
@@ -75,19 +75,6 @@ def _count(args: Args) -> int | None:
     if not (text.isascii() and text.isdigit() and int(text[:19]) > 0 and len(text) < 19):
         raise args.usage_error(f"--count is a whole number above 0, not {shown(text)}")
     return int(text)
-
-
-def _timeout_s(args: Args) -> float | None:
-    text = args.text("--timeout")
-    if text is None:
-        return None
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not 0 < seconds < 10**9:
-        raise args.usage_error(f"--timeout is a number of seconds above 0, not {shown(text)}")
-    return seconds
 
 
 class _Watching:

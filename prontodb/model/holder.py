@@ -51,6 +51,10 @@ class Process(Value):
     ) -> None:
         self._fill(pid, started, boot, host, pid_namespace, program)
 
+    def called(self, program: str) -> Process:
+        """Return the same process under another name."""
+        return Process(self.pid, self.started, self.boot, self.host, self.pid_namespace, program[:_MAX_TEXT])
+
     def __str__(self) -> str:
         program = f" {shown(self.program)}" if self.program else ""
         return (
@@ -91,9 +95,7 @@ class Holder(Value):
         return Holder(self.process, self.purpose, self.since_ms, self.session, self.mode, epoch, self.labels)
 
     def __str__(self) -> str:
-        import time
-
-        since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.since_ms / 1_000))
+        since = moment(self.since_ms)
         if self.session is not None:
             return f"{self.mode} session {self.session} of {self.process} since {since}"
         return f"{self.process} ({shown(self.purpose)[1:-1]}) since {since}"
@@ -114,6 +116,13 @@ class Holder(Value):
         if self.session is not None:
             fields |= {"session": self.session, "mode": self.mode, "epoch": self.epoch, "labels": dict(self.labels)}
         return json.dumps(fields).encode() + b"\n"
+
+
+def moment(at_ms: int) -> str:
+    """Return a moment as people and programs read it, to the second."""
+    import time
+
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at_ms / 1_000))
 
 
 def decode(data: bytes) -> Holder | None:

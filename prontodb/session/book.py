@@ -22,7 +22,7 @@ from prontodb.errors import (
 )
 from prontodb.log import event
 from prontodb.model.address import Address
-from prontodb.model.holder import is_session_id
+from prontodb.model.holder import is_session_id, moment
 from prontodb.model.layout import ADDRESS_LOCK_FILE, GATE_LOCK_FILE, LOCKS, REGISTRY, RETIRED_LOCKS
 from prontodb.storage import holders, lock, process
 from prontodb.storage.files import open_root
@@ -59,6 +59,10 @@ class SessionReport:
     last_seen_ms: int | None
     epoch: int | None
     labels: dict[str, str]
+
+    def __str__(self) -> str:
+        at = "" if self.started_at_ms is None else f" since {moment(self.started_at_ms)}"
+        return f"{self.mode} session {self.id} of pid {self.pid} {shown(self.program)} on {self.host}{at}"
 
     def as_dict(self) -> dict[str, object]:
         """Return the report as JSON-able fields, the address as text."""
@@ -212,7 +216,7 @@ class SessionBook:
             if lock.mark(folder, _file(report), lock.ASKED, report.id) and not self._ended(folder, report, deadline):
                 raise AddressBusyError(
                     report.address,
-                    f"{_told(report)} was asked to end and has not yet; take the address away from it: "
+                    f"{report} was asked to end and has not yet; take the address away from it: "
                     f"prontodb session end {report.id} --force",
                 )
 
@@ -251,7 +255,7 @@ class SessionBook:
             except BusyError as error:
                 raise AddressBusyError(
                     report.address,
-                    f"{_told(report)} cannot be put out now, since a transaction is open, perhaps its own: {error}; "
+                    f"{report} cannot be put out now, since a transaction is open, perhaps its own: {error}; "
                     f"if it is stopped: prontodb session end {report.id} --force --kill",
                 ) from error
             self._retire(folder, report)
@@ -264,7 +268,7 @@ class SessionBook:
         if process.kill(holder.process):
             event("session.killed", address=report.address, session=report.id, pid=report.pid)
         if not self._ended(folder, report, deadline):
-            raise UnavailableError(f"{_told(report)} was killed and has not ended yet; try again")
+            raise UnavailableError(f"{report} was killed and has not ended yet; try again")
         return True
 
     def _holder(self, folder: Folder, report: SessionReport) -> Holder | None:
@@ -308,10 +312,6 @@ class SessionBook:
 
 def _file(report: SessionReport) -> str:
     return ADDRESS_LOCK_FILE if report.mode == "exclusive" else holders.file_of(report.id)
-
-
-def _told(report: SessionReport) -> str:
-    return f"{report.mode} session {report.id} of pid {report.pid} {shown(report.program)} on {report.host}"
 
 
 def _reports(address: Address, found: list[holders.Found], seen: dict[str, int]) -> list[SessionReport]:

@@ -12,7 +12,7 @@ from prontodb.errors import AddressNotFoundError, InvalidInputError, shown
 from prontodb.model.holder import EXCLUSIVE, MODES, READ, SHARED, Holder, is_for, is_session_id, new_session_id
 from prontodb.model.operation import Fence
 from prontodb.storage import holders, lock
-from prontodb.storage.files import make_root
+from prontodb.storage.files import make_root, resolved
 from prontodb.storage.process import ourselves
 
 if TYPE_CHECKING:
@@ -82,20 +82,22 @@ class Door:
         *,
         create: bool,
         labels: tuple[tuple[str, str], ...] = (),
-        tries: int = 1,
+        program: str | None = None,
     ) -> Stay:
         """Take an address in mode 'exclusive' or 'shared'; make it when it does not exist and `create` says so.
 
-        Raises `AddressBusyError` with those who hold it, `AddressNotFoundError`.
+        `program` is what others shall read as the holder's name; None: our program's. Raises `AddressBusyError` with
+        those who hold it, `AddressNotFoundError`.
         """
         if not create and not self._lifecycle.exists(address):
             raise AddressNotFoundError(address)
         self._lifecycle.prepare_root()
-        session = new_session_id(self._layout.root, address)
-        holder = Holder(ourselves(), "session", self._clock.wall_ms(), session, mode, None, labels)
+        session = new_session_id(resolved(self._layout.root), address)
+        process = ourselves() if program is None else ourselves().called(program)
+        holder = Holder(process, "session", self._clock.wall_ms(), session, mode, None, labels)
         # The record of a shared session that just comes in is no session's: it must not look like a dead one.
         coming = holder if mode == EXCLUSIVE else Holder(holder.process, f"open session {session}", holder.since_ms)
-        door = self._lifecycle.hold(address, "", wait_s=0, holder=coming, tries=tries)
+        door = self._lifecycle.hold(address, "", wait_s=0, holder=coming, tries=1)
         try:
             if mode == EXCLUSIVE:
                 self._lifecycle.check_no_sessions(address)
@@ -156,7 +158,7 @@ class Attachment:
 
     def fence_for(self, root: str, address: Address) -> Fence | None:
         """Return the fence to write under at an address; None at all others than the session's own."""
-        return Fence(self._session, self._epoch) if is_for(self._session, root, address) else None
+        return Fence(self._session, self._epoch) if is_for(self._session, resolved(root), address) else None
 
 
 def attachment(text: str | None) -> Attachment | None:

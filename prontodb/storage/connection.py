@@ -17,6 +17,7 @@ from prontodb.errors import (
     UnavailableError,
     shown,
 )
+from prontodb.storage.process import lock_owner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -247,6 +248,19 @@ def translated(error: Exception, path: str) -> ProntoError:
         error.args = ("text is not UTF-8",)
         return CorruptError(f"{place} holds text that is not UTF-8; it was left untouched")
     return UnavailableError(f"SQLite refused {place}: {name or type(error).__name__}")
+
+
+_WRITE_LOCK_BYTE = 120
+"""Where in the -shm file the writer of a WAL holds its lock: https://sqlite.org/walformat.html#wal_locks"""
+
+
+def with_writer_named(error: BusyError, path: str) -> BusyError:
+    """Return a busy error that names the process which is writing now, for whoever gave up waiting for it."""
+    writer = lock_owner(path + "-shm", _WRITE_LOCK_BYTE)
+    if writer is None:
+        return error
+    whose = "a connection of this process" if writer.pid == os.getpid() else str(writer)
+    return BusyError(f"{shown(path)} is locked by {whose}, which is writing; try again")
 
 
 def _disk_is_full(path: str) -> bool:

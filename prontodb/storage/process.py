@@ -59,6 +59,34 @@ def _namespace() -> str | None:
         return None
 
 
+def lock_owner(path: str, byte: int) -> Process | None:
+    """Return the process that holds a record lock on a byte of a file; None when nobody does, or none can be told."""
+    try:
+        found = os.stat(path)
+        with open(f"{PROC}/locks") as file:
+            lines = file.read().splitlines()
+    except OSError:
+        return None
+    place = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
+    for line in lines:
+        fields = line.split()
+        # "1: POSIX ADVISORY WRITE 4711 fe:00:1234 120 120"; one that waits has "->" after its number.
+        if len(fields) != 8 or fields[3] != "WRITE" or fields[5] != place:
+            continue
+        begin, end = int(fields[6]), 2**63 if fields[7] == "EOF" else int(fields[7])
+        if begin <= byte <= end and int(fields[4]) > 0:
+            return Process(int(fields[4]), start_time(int(fields[4])), program=_name_of(int(fields[4])))
+    return None
+
+
+def _name_of(pid: int) -> str:
+    try:
+        with open(f"{PROC}/{pid}/comm") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
 def why_not_signal(process: Process) -> str | None:
     """Return why the process of a record cannot be told from others here, or None when it is surely that one."""
     here = ourselves()

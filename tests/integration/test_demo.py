@@ -17,6 +17,7 @@ import anyio
 import pytest
 
 import ops.demo
+import ops.demo_evidence
 import prontodb
 from ops.demo_evidence import BOARD, Demo, show_files, show_keystores
 from ops.demo_proof import faults, in_bytes, inspect, open_to_others
@@ -144,7 +145,7 @@ async def test_an_agent_may_end_by_itself_before_it_is_killed(
     )
     monkeypatch.setattr(ops.demo, "OPS", tmp_path)
     if not obeys:
-        monkeypatch.setattr(ops.demo, "ENDING_S", 0.1)
+        monkeypatch.setattr(ops.demo_evidence, "ENDING_S", 0.1)
     pids: list[int] = []
     async with anyio.create_task_group() as tasks:
 

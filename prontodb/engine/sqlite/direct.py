@@ -207,10 +207,10 @@ class DirectKeyspace:
             while True:
                 try:
                     return work(connection, target, self._clock.wall_ms())
-                except BusyError:
+                except BusyError as error:
                     # Sessions of other processes write without the address lock; SQLite orders us among them.
                     if self._clock.monotonic_s() >= deadline:
-                        raise
+                        raise sqlite.with_writer_named(error, target.path) from error
                     time.sleep(0.001)
         finally:
             connection.close()

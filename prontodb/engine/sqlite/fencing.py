@@ -11,6 +11,7 @@ import time
 from prontodb.engine.sqlite import opening, writing
 from prontodb.engine.sqlite.context import Context
 from prontodb.errors import BusyError, FencedError
+from prontodb.storage import connection as sqlite
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -98,9 +99,9 @@ def at(
         while True:
             try:
                 return work(connection, target, clock.wall_ms())
-            except BusyError:
+            except BusyError as error:
                 if clock.monotonic_s() >= deadline:
-                    raise
+                    raise sqlite.with_writer_named(error, target.path) from error
                 time.sleep(RETRY_S)
     finally:
         connection.close()

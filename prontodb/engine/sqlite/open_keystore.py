@@ -258,9 +258,9 @@ class OpenKeystore:
             while True:
                 try:
                     return await self.lane.run_to_end(lambda: self._with_writer(work))
-                except BusyError:
+                except BusyError as error:
                     if self._clock.monotonic_s() >= deadline:
-                        raise
+                        raise sqlite.with_writer_named(error, self.path) from error
                 await anyio.sleep(random.uniform(*RETRY_S))  # noqa: S311 - spreads retries, guards nothing
         finally:
             self.pins -= 1
@@ -418,6 +418,7 @@ class OpenKeystore:
         self._committing, self._at_work = [], False
         now = self._clock.monotonic_s()
         again: list[_Call] = []
+        given_up: BusyError | None = None
         for call in calls:
             call.receipt = call.error = None
             if call.future.done():
@@ -426,7 +427,8 @@ class OpenKeystore:
             if now < call.deadline and not self.closed:
                 again.append(call)
             else:
-                call.error = error.copy()
+                given_up = given_up or sqlite.with_writer_named(error, self.path)
+                call.error = given_up.copy()
                 call.settle()
         self._waiting.extendleft(reversed(again))
         if self._waiting and not self._queued:

@@ -1,0 +1,176 @@
+"""run: a command with an address to itself, whose session ends when the command does."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import time
+from typing import TYPE_CHECKING
+
+from prontodb.cli import output
+from prontodb.cli.environment import Place, address
+from prontodb.cli.parsing import Args, Syntax
+from prontodb.errors import shown
+from prontodb.storage.files import resolved
+from prontodb.storage.lock import ASKED, EVICTED
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from prontodb.session.door import Stay
+    from prontodb.session.hold import Holding
+
+LOOK_S = 1.0
+"""How often is looked whether somebody asks the session to end."""
+BEAT_S = 10.0
+NOT_EXECUTABLE, NOT_FOUND = 126, 127
+"""Exit codes of a command that could not be started, as shells have them."""
+
+_PASSED_ON = tuple(
+    getattr(signal, name)
+    for name in ("SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGCONT")
+)
+_FROM_KEYBOARD = (signal.SIGINT, signal.SIGQUIT)
+
+SYNTAX = {
+    "run": Syntax(
+        ("COMMAND...",),
+        ("--wait",),
+        about=(
+            "Runs a command in an exclusive session of the address (--user, --cursor), made when it "
+            "does not exist. While it runs nobody else can write there; ProntoDB inside of it, in as many "
+            "processes as it likes, uses this session. Signals are passed on, and the exit code is the "
+            "command's (128 + N when signal N ended it, 127 when it was not found). When it has "
+            "ended, what it left behind can write no more."
+        ),
+        examples=(
+            ("prontodb --user agent1 --cursor prod run -- python agent.py", "one agent, one address"),
+            ("prontodb --user agent1 run --wait 60 -- sh -c 'prontodb incr runs'", "wait up to a minute for it"),
+        ),
+    ),
+}
+
+
+def do_run(args: Args) -> int:
+    """Run a command in a session of its own."""
+    place, where = Place(args), address(args)
+    wait_s = args.seconds("--wait", or_zero=True)
+    command = args.words("COMMAND")
+    if place.fence(where) is not None:
+        return _run(command, None, dict(os.environ), None)  # in the session of the run around us
+    holding = place.holding()
+    # Its name, and not its arguments: those may hold secrets.
+    program = f"prontodb run {os.path.basename(command[0])}"
+    longest_s = place.limits.wait_s if wait_s is None else wait_s
+    with holding.session(where, wait_s=longest_s, program=program) as stay:
+        environment = os.environ | {
+            "PRONTODB_HOME": resolved(place.layout.root),
+            "PRONTODB_USER": where.user,
+            "PRONTODB_CURSOR": where.cursor,
+            "PRONTODB_SESSION": f"{stay.session}:{stay.holder.epoch}",
+        }
+        return _run(command, stay, environment, holding)
+
+
+def _run(command: list[str], stay: Stay | None, environment: dict[str, str], holding: Holding | None) -> int:
+    output.flush()
+    with _Signals() as signals:
+        try:
+            child = subprocess.Popen(command, env=environment)  # noqa: S603 - it is what the user asks for
+        except FileNotFoundError:
+            output.error(f"{shown(command[0])} was not found")
+            return NOT_FOUND
+        except (OSError, ValueError) as error:
+            reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+            output.error(f"{shown(command[0])} cannot be run: {reason}")
+            return NOT_EXECUTABLE
+        watcher = _Watcher(child, stay, holding)
+        while child.poll() is None:
+            for number in signals.next(LOOK_S):
+                watcher.pass_on(number)
+            watcher.look()
+        return 128 - child.returncode if child.returncode < 0 else child.returncode
+
+
+class _Signals:
+    """The signals that reach us, in order, without anything being interrupted by them."""
+
+    def __init__(self) -> None:
+        self._reading, self._writing = -1, -1
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> _Signals:
+        self._reading, self._writing = os.pipe()
+        os.set_blocking(self._writing, False)  # a flood of signals must not stop us
+        for number in (signal.SIGCHLD, *_PASSED_ON):
+            # What was ignored for us is ignored for the command, too.
+            if number == signal.SIGCHLD or signal.getsignal(number) != signal.SIG_IGN:
+                self._before[number] = signal.signal(number, _note)
+        signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.set_wakeup_fd(-1)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+        os.close(self._reading)
+        os.close(self._writing)
+
+    def next(self, timeout_s: float) -> list[int]:
+        """Wait for signals, up to `timeout_s`; return them but for that of the child's end."""
+        if not select.select([self._reading], [], [], timeout_s)[0]:
+            return []
+        return [number for number in os.read(self._reading, 1_024) if number != signal.SIGCHLD]
+
+
+def _note(_number: int, _frame: FrameType | None) -> None:
+    """Take a signal: its number comes through the pipe."""
+
+
+class _Watcher:
+    """What happens to a command while it runs."""
+
+    def __init__(self, child: subprocess.Popen[bytes], stay: Stay | None, holding: Holding | None) -> None:
+        self._child, self._stay, self._holding = child, stay, holding
+        self._looked_at = self._beaten_at = time.monotonic()
+        self._told = False
+
+    def pass_on(self, number: int) -> None:
+        """Send a signal on to the command, unless the terminal has sent it there already."""
+        if number in _FROM_KEYBOARD and _in_foreground():
+            return
+        self._child.send_signal(number)
+
+    def look(self) -> None:
+        """Now and then: ask the command to end when somebody asks for the session, and say that we are there."""
+        now = time.monotonic()
+        if self._stay is None or self._holding is None or now - self._looked_at < LOOK_S:
+            return
+        self._looked_at = now
+        mark = self._stay.lock.mark(self._stay.session)
+        if mark == ASKED and not self._told:
+            self._told = True
+            output.note(f"session {self._stay.session} is asked to end; the command gets SIGTERM")
+            self._child.terminate()
+        elif mark == EVICTED and not self._told:
+            self._told = True
+            output.note(f"session {self._stay.session} was put out by force; what the command writes is refused now")
+        if now - self._beaten_at >= BEAT_S:
+            self._beaten_at = now
+            self._holding.beat(self._stay)
+
+
+def _in_foreground() -> bool:
+    """True when Ctrl-C of our terminal reaches the command as it reaches us."""
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)

@@ -1,0 +1,145 @@
+"""session: who is at which address now, and how to get them out."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from typing import TYPE_CHECKING
+
+from prontodb.cli import output
+from prontodb.cli.environment import Place
+from prontodb.cli.output import DONE
+from prontodb.cli.parsing import Args, Syntax
+from prontodb.errors import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from prontodb.session.book import SessionBook, SessionReport
+
+HEAD = ("session", "address", "mode", "pid", "for", "program", "host")
+NARROWEST = 6
+"""A column that must give way keeps this many characters."""
+
+SYNTAX = {
+    "session list": Syntax(
+        about=(
+            "Prints the sessions there are now, of all processes, one a line: id, address, mode, pid, how "
+            "long, program, host; in columns on a terminal, else with tabs between. A session lives as long "
+            "as its lock is held; what dead ones left is cleared away."
+        ),
+        examples=(
+            ("prontodb session list", "who is where"),
+            ("prontodb session list --json", "with process start, boot, labels, epoch, last seen"),
+        ),
+    ),
+    "session show": Syntax(
+        ("SESSION",),
+        about="Prints what is known of one session, a line each.",
+        examples=(("prontodb session show s-1b1f346e8e00a9e154c7", "name: value lines"),),
+    ),
+    "session end": Syntax(
+        ("SESSION",),
+        ("--force", "--kill", "--wait"),
+        about=(
+            "Asks a session to end; its owner looks once a second and closes it in order. With --force its "
+            "address is taken away from it: what it still writes is refused by the store, also when it was "
+            "stopped and goes on later. With --force --kill its process is killed, after making sure that "
+            "the pid is still the same process. --wait SECONDS is how long to try (the setting wait_s)."
+        ),
+        examples=(
+            ("prontodb session end s-1b1f346e8e00a9e154c7", "ask"),
+            ("prontodb session end s-1b1f346e8e00a9e154c7 --force", "take its address away"),
+        ),
+    ),
+}
+
+
+def _tell_notes(book: SessionBook) -> None:
+    for note in book.notes:
+        output.note(note)
+    book.notes.clear()
+
+
+def do_session_list(args: Args) -> int:
+    """List all sessions."""
+    book = Place(args).sessions()
+    found = book.list()
+    if args.flag("--json"):
+        for session in found:
+            output.json_line(session.as_dict())
+    elif found and output.on_terminal():
+        rows = [HEAD, *(_row(session) for session in found)]
+        for line in columns(rows, shutil.get_terminal_size().columns):
+            output.line(line)
+    else:
+        for session in found:
+            output.line("\t".join(_row(session)))
+    if not found:
+        output.note("no sessions")
+    _tell_notes(book)
+    return DONE
+
+
+def _row(session: SessionReport) -> tuple[str, ...]:
+    return (
+        session.id,
+        str(session.address),
+        session.mode,
+        "?" if session.pid is None else str(session.pid),
+        "?" if session.started_at_ms is None else lasted(time.time() - session.started_at_ms / 1_000),
+        output.escaped(session.program),
+        output.escaped(session.host),
+    )
+
+
+def lasted(seconds: float) -> str:
+    """Return a length of time in its largest unit: 7s, 12m, 5h, 3d."""
+    whole = max(0, int(seconds))
+    for unit, length in (("d", 86_400), ("h", 3_600), ("m", 60)):
+        if whole >= length:
+            return f"{whole // length}{unit}"
+    return f"{whole}s"
+
+
+def columns(rows: Sequence[Sequence[str]], width: int) -> list[str]:
+    """Return a table as lines of at most `width` characters: the widest of the later columns give way first."""
+    widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
+    # The id is never cut: it is there to be copied.
+    while sum(widths) + 2 * (len(widths) - 1) > width:
+        widest = max(range(1, len(widths)), key=lambda n: widths[n])
+        if widths[widest] <= NARROWEST:
+            break
+        widths[widest] -= 1
+    return ["  ".join(_fit(text, room) for text, room in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _fit(text: str, room: int) -> str:
+    return text.ljust(room) if len(text) <= room else f"{text[: room - 1]}…"
+
+
+def do_session_show(args: Args) -> int:
+    """Describe one session."""
+    book = Place(args).sessions()
+    fields = book.find(args.word("SESSION")).as_dict()
+    if args.flag("--json"):
+        output.json_line(fields)
+    else:
+        for name, value in fields.items():
+            output.line(f"{name}: {'' if value is None else output.escaped(str(value))}")
+    _tell_notes(book)
+    return DONE
+
+
+def do_session_end(args: Args) -> int:
+    """End one session."""
+    force, kill = args.flag("--force"), args.flag("--kill")
+    if kill and not force:
+        raise args.usage_error("--kill goes with --force")
+    wait_s = args.seconds("--wait", or_zero=True)
+    book = Place(args).sessions()
+    ended = book.end(args.word("SESSION"), force=force, kill=kill, wait_s=wait_s)
+    how = "killed" if kill else "put out" if force else "ended"
+    output.note(f"{how}: {ended.mode} session {ended.id} at {ended.address}, pid {ended.pid} {shown(ended.program)}")
+    _tell_notes(book)
+    return DONE

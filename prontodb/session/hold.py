@@ -1,0 +1,97 @@
+"""An exclusive session without an event loop: what `prontodb run` holds for the command that it runs."""
+
+from __future__ import annotations
+
+import random
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from prontodb.engine.sqlite import fencing
+from prontodb.errors import AddressNotFoundError, BusyError, CorruptError, ProntoError
+from prontodb.log import event
+from prontodb.model.holder import EXCLUSIVE
+from prontodb.registry.sessions import SessionRow
+from prontodb.storage.lock import POLL_S, TRIES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from prontodb.model.address import Address
+    from prontodb.model.clock import Clock
+    from prontodb.model.layout import Layout
+    from prontodb.model.limits import Limits
+    from prontodb.registry.sessions import SessionRegistry
+    from prontodb.session.door import Door, Stay
+
+
+class Holding:
+    """Holds addresses of one root for this process. Synchronous."""
+
+    def __init__(self, layout: Layout, door: Door, registry: SessionRegistry, clock: Clock, limits: Limits) -> None:
+        self._layout, self._door, self._registry, self._clock, self._limits = layout, door, registry, clock, limits
+
+    @contextmanager
+    def session(self, address: Address, *, wait_s: float, program: str) -> Iterator[Stay]:
+        """Hold an address, made when it does not exist, for the block; `AddressBusyError` at the deadline.
+
+        `program` is what others read as the holder's name.
+
+        The end raises the epoch, so that processes that the block left behind write no more.
+        """
+        deadline = self._clock.monotonic_s() + wait_s
+        stay = self._taken(address, program, deadline)
+        try:
+            stay.settle(self._raised(stay, deadline))
+            self.beat(stay)
+            event("session.opened", address=address, session=stay.session, mode=EXCLUSIVE, epoch=stay.holder.epoch)
+            yield stay
+        finally:
+            self._end(stay)
+
+    def beat(self, stay: Stay) -> None:
+        """Say in the registry that the session is there."""
+        self._registry.update_if_possible([SessionRow(stay.address, stay.holder, self._clock.wall_ms())])
+
+    def _taken(self, address: Address, program: str, deadline: float) -> Stay:
+        tries = 0
+        while True:
+            tries += 1
+            try:
+                return self._door.take(address, EXCLUSIVE, create=True, program=program)
+            except BusyError:
+                if tries >= TRIES and self._clock.monotonic_s() >= deadline:
+                    raise
+            time.sleep(POLL_S * (0.5 + random.random()))  # noqa: S311 - keeps waiters out of step
+
+    def _raised(self, stay: Stay, deadline: float) -> int:
+        return fencing.at(
+            self._layout,
+            stay.address,
+            self._limits,
+            self._clock,
+            lambda connection, target, now_ms: fencing.take_over(connection, target, stay.lock_identity, now_ms),
+            max(0.0, deadline - self._clock.monotonic_s()),
+        )
+
+    def _end(self, stay: Stay) -> None:
+        epoch = stay.holder.epoch
+        try:
+            if epoch is not None and stay.lock.still_there:
+                fencing.at(
+                    self._layout,
+                    stay.address,
+                    self._limits,
+                    self._clock,
+                    lambda connection, target, now_ms: fencing.take_over(connection, target, None, now_ms),
+                )
+        except (AddressNotFoundError, CorruptError):
+            stay.end()  # nothing that anybody could write to
+        except ProntoError as error:
+            # The record stays: whoever comes next takes us for dead, and does it then.
+            event("session.not_fenced", address=stay.address, session=stay.session, reason=str(error))
+            stay.lock.abandon()
+        else:
+            stay.end()
+        self._registry.update_if_possible((), [stay.session])
+        event("session.closed", address=stay.address, session=stay.session)
