@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.scenarios import durable_sets, footprint, gets, many_addresses, one_shot, processes
+from benchmarks.scenarios import durable_sets, footprint, gets, many_addresses, one_shot, processes, sessions
 from benchmarks.scenarios.scenario import Scenario
 
 SCENARIOS: dict[str, Scenario] = {
@@ -11,6 +11,7 @@ SCENARIOS: dict[str, Scenario] = {
         durable_sets.SCENARIO,
         many_addresses.SCENARIO,
         gets.SCENARIO,
+        sessions.SCENARIO,
         one_shot.SCENARIO,
         footprint.SCENARIO,
         processes.SCENARIO,

@@ -1,4 +1,4 @@
-"""ProntoDB as its users have it: a manager, a shared session, default settings."""
+"""ProntoDB as its users have it: a manager, a session, default settings."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 
 
 class Pronto:
-    """One address."""
+    """One address, in a session as it is by default: exclusive, with a cache."""
 
     name = "prontodb"
     promise = DURABLE
+    mode = "exclusive"
 
     def __init__(self) -> None:
         self._stack = AsyncExitStack()
@@ -29,13 +30,20 @@ class Pronto:
 
     async def open(self, folder: Path) -> None:
         manager = await self._stack.enter_async_context(prontodb.open(folder / "root", settings=prontodb.Settings()))
-        self.keystore = await self._stack.enter_async_context(manager.session("agent1", "prod"))
+        self.keystore = await self._stack.enter_async_context(manager.session("agent1", "prod", mode=self.mode))
 
     async def fill(self, pairs: Sequence[tuple[str, str]]) -> None:
         await self.keystore.set_many(dict(pairs))
 
     async def close(self) -> None:
         await self._stack.aclose()
+
+
+class ProntoShared(Pronto):
+    """One address, in a session beside which others may write: every get asks SQLite."""
+
+    name = "prontodb, shared session"
+    mode = "shared"
 
 
 class ProntoMany:

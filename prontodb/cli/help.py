@@ -45,6 +45,9 @@ _MEANING = {
     "--deep": "read every entry and test its checksum",
     "--repair": "heal what can be healed safely",
     "--yes": "do it without asking",
+    "--wait": "how long to try, in seconds; 0 tries once (default: the setting wait_s)",
+    "--force": "take the address away from the session",
+    "--kill": "with --force: kill the session's process",
 }
 _EVERYWHERE = ("--user", "--cursor", "--root", "--json", "--quiet", "--log", "--debug")
 

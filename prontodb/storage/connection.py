@@ -17,7 +17,6 @@ from prontodb.errors import (
     UnavailableError,
     shown,
 )
-from prontodb.storage.process import lock_owner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -256,6 +255,8 @@ _WRITE_LOCK_BYTE = 120
 
 def with_writer_named(error: BusyError, path: str) -> BusyError:
     """Return a busy error that names the process which is writing now, for whoever gave up waiting for it."""
+    from prontodb.storage.process import lock_owner
+
     writer = lock_owner(path + "-shm", _WRITE_LOCK_BYTE)
     if writer is None:
         return error

@@ -58,12 +58,15 @@ def exclusive(folder: Folder) -> Found | None:
 
 
 def clear(folder: Folder) -> tuple[list[Found], list[Found]]:
-    """Remove the lock files of dead shared sessions; return who lives and who was dead.
+    """Remove the lock files of dead shared sessions, half made ones too; return who lives and who was dead.
 
     The caller holds the lock of the address, so no session comes meanwhile.
     """
     live: list[Found] = []
     dead: list[Found] = []
+    for name in folder.names():
+        if name.startswith(".s-") and name.endswith(lock.STAGED_ENDING):
+            lock.remove_dead(folder, name)
     for found in shared(folder):
         if found.live or lock.remove_dead(folder, file_of(found.session)) is None:
             live.append(found)

@@ -29,6 +29,8 @@ POLL_S = 0.002
 TRIES = 3
 """A lock is tried so often before it counts as held: somebody who looks at it holds it for an instant."""
 
+STAGED_ENDING = ".tmp"
+
 UNMARKED = b" "
 ASKED = b"?"
 """Somebody asks the session to end."""
@@ -240,7 +242,7 @@ def _new_filelock(path: str) -> tuple[UnixFileLock, Callable[[], int]]:
 
 def create_held(folder: Folder, name: str, holder: Holder) -> HeldLock:
     """Make the lock file `name`, held from the moment at which it can be seen."""
-    staged = f".{name}.tmp"
+    staged = f".{name}{STAGED_ENDING}"
     try:
         fd = os.open(staged, _OPEN_LOCK | os.O_EXCL, FILE_MODE, dir_fd=folder.fd)
     except OSError as error:

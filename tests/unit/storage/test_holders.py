@@ -168,6 +168,13 @@ def test_only_names_of_sessions_count(root: Path, folder: Folder) -> None:
     assert holders.at(str(root / "nowhere"), PARTS) == []
 
 
+def test_one_that_died_while_it_came_in_is_cleared_away(root: Path, folder: Folder) -> None:
+    name = f".{holders.file_of(session(root))}.tmp"
+    folder.create(name, b"")
+    assert holders.clear(folder) == ([], [])
+    assert folder.names() == []
+
+
 def test_a_link_in_place_of_a_lock_file_is_refused(root: Path, folder: Folder, tmp_path: Path) -> None:
     (root.joinpath(*PARTS) / holders.file_of(session(root))).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(UnsafePathError):
