@@ -9,6 +9,7 @@ from __future__ import annotations
 from prontodb.errors import (
     BusyError,
     ClosedError,
+    FencedError,
     InvalidInputError,
     LimitError,
     NotANumberError,
@@ -430,7 +431,11 @@ class Keystore:
             self._check_writes()
         cache = self._cache
         if cache is None:
-            return await self._keyspace.apply(ops, self._fence)
+            try:
+                return await self._keyspace.apply(ops, self._fence)
+            except FencedError as error:
+                self.close(error)  # once out, always out
+                raise
         keys = [op.key for op in ops]
         cache.begin(keys)
         try:
@@ -440,6 +445,8 @@ class Keystore:
                 cache.lose()
             else:
                 cache.end(keys)
+            if isinstance(error, FencedError):
+                self.close(error)
             raise
         cache.end(keys)
         return receipt

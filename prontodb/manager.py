@@ -138,7 +138,7 @@ class SessionManager:
         """Give an address another name. `AddressBusyError` while a session is at it."""
         source, target = as_address(old), as_address(new)
         await self._engine.release(source)
-        await self._engine.beside(lambda: self._lifecycle.rename(source, target))
+        await self._engine.patiently(lambda: self._lifecycle.rename(source, target))
 
     async def delete(self, address: Address | str) -> bool:
         """Delete an address and all it holds; False when there is none. `AddressBusyError` while a session is at it.
@@ -146,7 +146,7 @@ class SessionManager:
         An address that is missing (known to the registry, without a folder) is forgotten.
         """
         wanted = as_address(address)
-        return await self._engine.drop(wanted) or await self._engine.beside(lambda: self._book.forget(wanted))
+        return await self._engine.drop(wanted) or await self._engine.patiently(lambda: self._book.forget(wanted))
 
     async def describe(self, address: Address | str) -> AddressReport:
         """Return the facts of one address: sizes, counts, revision, lifetimes."""
@@ -194,7 +194,7 @@ class SessionManager:
         wanted = copying.chosen(original, keys, prefix)
         copying.check_on_conflict(on_conflict)
         limits, clock = self._settings.limits, self._clock
-        return await self._engine.beside(
+        return await self._engine.patiently(
             lambda: cloning.clone(self._lifecycle, original.address, destination, wanted, prefix, limits, clock)
         )
 
@@ -247,23 +247,15 @@ def _built(
     index_wait_s = min(settings.wait_s, INDEX_WAIT_S)
     registry = AddressRegistry(layout, wait_s=index_wait_s, one_shot=False)
     roll = SessionRegistry(layout, wait_s=index_wait_s, one_shot=False)
+    # Whoever needs a lock tries again on the event loop: a thread that waited would keep others waiting too.
     lifecycle = Lifecycle(
-        layout,
-        clock,
-        registry,
-        wait_s=settings.wait_s,
-        one_shot=False,
-        unsafe_file_system=settings.unsafe_file_system,
-    )
-    # What comes in through the door is tried again by whoever waits there, and never waits on the thread.
-    at_the_door = Lifecycle(
         layout, clock, registry, wait_s=0, one_shot=False, unsafe_file_system=settings.unsafe_file_system
     )
     spare = min(SPARE_DESCRIPTORS, descriptors // 2)
     engine = SqliteEngine(lifecycle, settings, clock, max_descriptors=descriptors - spare)
     live = LiveSessions(
         engine,
-        Door(at_the_door, clock),
+        Door(lifecycle, clock),
         roll,
         settings,
         clock,

@@ -251,7 +251,7 @@ class SessionBook:
             try:
                 self._fence_out(report, deadline)
             except FencedError:
-                return  # it has lost the address meanwhile
+                pass  # it has lost the address before, to a force that was interrupted before this: it holds it still
             except BusyError as error:
                 raise AddressBusyError(
                     report.address,

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import random
 from contextlib import asynccontextmanager
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 import anyio
 
-from prontodb.cache import Cache
+from prontodb.cache import LOOK_EVERY_S, Cache
 from prontodb.errors import BusyError, ClosedError, FencedError, ProntoError
 from prontodb.keystore import Keystore
 from prontodb.log import event
@@ -42,23 +43,36 @@ CLOSE_S = 5.0
 class Live:
     """One session: its lock, its handle, and what it writes through."""
 
-    __slots__ = ("ended", "fence", "keyspace", "keystore", "stay")
+    __slots__ = ("_looked_at", "ended", "fence", "keyspace", "keystore", "stay")
 
     def __init__(self, stay: Stay, keyspace: SqliteKeyspace, fence: Fence) -> None:
         self.stay, self.keyspace, self.fence = stay, keyspace, fence
         self.keystore: Keystore
         self.ended = False
+        self._looked_at = 0.0
 
     def guard(self) -> None:
-        """Raise, now and ever after, once somebody else has put the session out."""
+        """Now and then raise, and then ever after, when somebody else has put the session out.
+
+        What asks the store need not look each time: the store itself refuses the writes, and its answers are true.
+        """
+        now = perf_counter()
+        if now - self._looked_at > LOOK_EVERY_S:
+            self._looked_at = now
+            self.look()
+
+    def look(self) -> bool:
+        """Raise when somebody else has put the session out; False when lock or keystore are not in their places."""
         held = self.stay.lock
-        if not held.is_marked():
-            return
         if held.fd < 0:
             raise ClosedError("this session was opened in another process; open one here (spawn, do not fork)")
-        if held.mark(self.stay.session) == EVICTED:
+        mark = held.mark(self.stay.session)
+        if mark == EVICTED:
             self.keystore.close(put_out(self.stay))
             raise put_out(self.stay)
+        if not mark:
+            held.write(self.stay.holder)  # somebody emptied the file
+        return held.still_there and self.keyspace.still_there
 
 
 def put_out(stay: Stay) -> FencedError:
@@ -137,15 +151,9 @@ class LiveSessions:
     def _handle(self, keyspace: SqliteKeyspace, address: Address, fence: Fence, live: Live | None = None) -> Keystore:
         guard, cache = None, None
         if live is not None:
-            held = live.stay.lock
             guard = live.guard
             if live.stay.is_exclusive and self._settings.cache_bytes:
-                cache = Cache(
-                    self._settings.cache_bytes,
-                    self._clock,
-                    held.is_marked,
-                    lambda: held.still_there and keyspace.still_there,
-                )
+                cache = Cache(self._settings.cache_bytes, self._clock, live.stay.lock, live.look)
         return Keystore(
             keyspace, address, fence, self._settings.limits, self._clock, self._turns, guard=guard, cache=cache
         )
@@ -290,8 +298,6 @@ class LiveSessions:
                 event("watch.failed", reason=str(error))
 
     async def _look_at(self, live: Live) -> None:
-        if not live.stay.lock.is_marked():
-            return
         mark = live.stay.lock.mark(live.stay.session)
         reason: ProntoError | None = None
         if mark == EVICTED:

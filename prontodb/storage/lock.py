@@ -67,17 +67,10 @@ class HeldLock:
             return
 
     def mark(self, session: str) -> bytes:
-        """Return what others want of this session: ASKED, EVICTED, or UNMARKED for nothing."""
+        """Return what others want of this session: ASKED, EVICTED, UNMARKED for nothing; empty for an emptied file."""
         found = os.pread(self.fd, _MARK_BYTES, 0)
         # One that was meant for the holder before us came a moment too late.
-        return found[:1] if found[1:] == session.encode() else UNMARKED
-
-    def is_marked(self) -> bool:
-        """Return whether there is a mark to look at: one system call, for those who look often.
-
-        True as well once the lock is no longer held here, as in the child of a fork.
-        """
-        return self.fd < 0 or os.pread(self.fd, 1, 0) not in (UNMARKED, b"")
+        return found[:1] if found[1:] == session.encode() else UNMARKED if found else b""
 
     @property
     def still_there(self) -> bool:
@@ -145,11 +138,13 @@ def acquire(
     one_shot: bool,
     holder: Holder | None = None,
     tries: int = TRIES,
+    succeed: Callable[[HeldLock], None] | None = None,
 ) -> HeldLock:
     """Take the lock file `name` in the folder `parts` below `root`, both made when missing.
 
     Blocks its thread up to `wait_s` seconds, but for `tries` tries at least, then raises `BusyError` naming the holder.
-    `holder` is what the file shall say; None: this process and its purpose.
+    `holder` is what the file shall say; None: this process and its purpose. `succeed` is called first when the file
+    names a session that died holding it: as long as that has not returned, the next one finds the same record.
     """
     # A lock folder lost by a power cut is made again by whoever wants the lock next.
     with make_root(root, *parts, durable=False) as folder:
@@ -172,8 +167,14 @@ def acquire(
             if _same_file(held.fd, folder.stat(name)):
                 break
             held.abandon()
-    held.previous = _record(held.fd)
-    held.write(holder or Holder(ourselves(), purpose, time.time_ns() // 1_000_000))
+    try:
+        held.previous = _record(held.fd)
+        if succeed is not None and held.previous is not None and held.previous.session is not None:
+            succeed(held)
+        held.write(holder or Holder(ourselves(), purpose, time.time_ns() // 1_000_000))
+    except BaseException:
+        held.abandon()
+        raise
     return held
 
 
@@ -352,4 +353,10 @@ def _locked(fd: int, kind: int) -> bool:
 
 
 def _record(fd: int) -> Holder | None:
-    return decode(os.pread(fd, _MAX_BYTES, 0)[_MARK_BYTES:])
+    data = os.pread(fd, _MAX_BYTES, 0)
+    found = decode(data[_MARK_BYTES:])
+    if found is None and data:
+        # Perhaps it was being written in this very moment.
+        time.sleep(POLL_S / 2)
+        found = decode(os.pread(fd, _MAX_BYTES, 0)[_MARK_BYTES:])
+    return found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from prontodb.cache import ENTRY_BYTES, Cache
-from prontodb.errors import OutcomeUnknownError, RevisionConflictError
+from prontodb.errors import FencedError, OutcomeUnknownError, RevisionConflictError
 from prontodb.keystore import Keystore
 from prontodb.model.clock import ManualClock
 from prontodb.model.entry import Entry
@@ -23,12 +25,25 @@ def entry(key: str, value: str = "v", *, revision: int = 1, expires_at_ms: int |
     return Entry(key, value, 0, 0, expires_at_ms, revision)
 
 
+LOCK_FILE = tempfile.TemporaryFile()  # noqa: SIM115 - of all tests, one after the other
+
+
 class Surroundings:
     """What a cache asks about its session."""
 
     def __init__(self, max_bytes: int = 1_000_000) -> None:
-        self.clock, self.marked, self.ours = ManualClock(), False, True
-        self.cache = Cache(max_bytes, self.clock, lambda: self.marked, lambda: self.ours)
+        self.clock, self.ours, self.over = ManualClock(), True, False
+        self.fd = LOCK_FILE.fileno()
+        self.mark(b" ")
+        self.cache = Cache(max_bytes, self.clock, self, self.look)
+
+    def mark(self, mark: bytes) -> None:
+        os.pwrite(self.fd, mark, 0)
+
+    def look(self) -> bool:
+        if self.over:
+            raise FencedError("put out")
+        return self.ours
 
     def keep(self, found: Entry) -> None:
         self.cache.keep(found, self.cache.moment)
@@ -55,16 +70,27 @@ def test_an_expired_entry_is_not_found(around: Surroundings) -> None:
     assert around.cache.find("a") is None
 
 
-def test_nothing_is_found_once_somebody_marked_the_session_or_took_its_lock_away(around: Surroundings) -> None:
+def test_nothing_is_found_once_somebody_put_the_session_out_or_took_its_lock_away(around: Surroundings) -> None:
     around.keep(entry("a"))
-    around.marked = True
-    assert around.cache.find("a") is None
-    around.marked, around.ours = False, False
+    around.mark(b"?")
+    assert around.cache.find("a") is not None, "asked, and not out yet"
+    around.mark(b"!")
+    around.over = True
+    with pytest.raises(FencedError):
+        around.cache.find("a")
+    around.mark(b" ")
+    around.over, around.ours = False, False
     around.cache._looked_at = 0.0
     assert around.cache.find("a") is None
     around.ours = True
     around.keep(entry("b"))
     assert around.cache.find("b") is None, "what was lost once is not trusted again"
+
+
+def test_in_the_child_of_a_fork_nothing_is_found(around: Surroundings) -> None:
+    around.keep(entry("a"))
+    around.fd = -1
+    assert around.cache.find("a") is None
 
 
 def test_a_key_that_is_being_written_is_not_in_it(around: Surroundings) -> None:

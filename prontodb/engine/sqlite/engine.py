@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from typing import TYPE_CHECKING, TypeVar
 
 import anyio
@@ -14,6 +15,7 @@ from prontodb.log import event
 from prontodb.model.operation import frees_room
 from prontodb.storage import reserve
 from prontodb.storage.lane import CancelledError, Future, Lane, outlast, running_loop
+from prontodb.storage.lock import TRIES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -36,6 +38,8 @@ INLINE_ROWS = 64
 DESCRIPTORS_EACH = 6
 PLACE_POLL_S = 0.005
 """How often an opening looks whether one of the keystores that are all in use has become free."""
+LOCK_POLL_S = (0.002, 0.01)
+"""How often the lock of an address is tried that somebody holds."""
 POLL_S = (0.02, 0.25)
 """`wait` looks for other processes' commits this often: quickly at first, then less and less."""
 
@@ -79,13 +83,13 @@ class SqliteEngine:
 
     async def create(self, address: Address) -> bool:
         """See `Engine.create`."""
-        return await self.beside(lambda: self._lifecycle.create(address))
+        return await self.patiently(lambda: self._lifecycle.create(address))
 
     async def drop(self, address: Address) -> bool:
         """See `Engine.drop`."""
         self.check_usable()
         await self.release(address)
-        return await self.beside(lambda: self._lifecycle.delete(address))
+        return await self.patiently(lambda: self._lifecycle.delete(address))
 
     async def addresses(self, after: Address | None, limit: int) -> list[Address]:
         """See `Engine.addresses`."""
@@ -109,6 +113,22 @@ class SqliteEngine:
         self.check_usable()
         lanes = self._side_lanes if brief else self._side_lanes[:-1]
         return await min(reversed(lanes), key=lambda lane: lane.load).run_to_end(work)
+
+    async def patiently(self, work: Callable[[], T]) -> T:
+        """Run what takes locks of addresses, again while others hold them, up to the deadline.
+
+        `work` itself must not wait for a lock: it would keep a thread from those who use other addresses.
+        """
+        deadline = self._clock.monotonic_s() + self._settings.wait_s
+        tries = 0
+        while True:
+            tries += 1
+            try:
+                return await self.beside(work)
+            except BusyError:
+                if tries >= TRIES and self._clock.monotonic_s() >= deadline:
+                    raise
+            await anyio.sleep(random.uniform(*LOCK_POLL_S))  # noqa: S311 - spreads retries, guards nothing
 
     async def scan_beside(self, store: OpenKeystore, work: Callable[[Connection], T]) -> T:
         """Run a long read of a store's file on a side thread, over a read-only connection of its own."""

@@ -114,7 +114,7 @@ class Lifecycle:
         An exclusive session that died in it is fenced first: what it started may live on.
         """
         try:
-            held = lock.acquire(
+            return lock.acquire(
                 self.layout.root,
                 self.layout.lock_parts(address),
                 ADDRESS_LOCK_FILE,
@@ -123,19 +123,10 @@ class Lifecycle:
                 one_shot=self._one_shot,
                 holder=holder,
                 tries=tries,
+                succeed=lambda held: self._fence(address, held),
             )
         except BusyError as error:
             raise self._busy(address, error) from error
-        dead = held.previous
-        if dead is not None and dead.session is not None:
-            try:
-                self._fence(address, held)
-            except BaseException:
-                held.write(dead)  # whoever comes next must know
-                held.abandon()
-                raise
-            event("session.reaped", address=address, session=dead.session, pid=dead.process.pid)
-        return held
 
     def _busy(self, address: Address, error: BusyError) -> AddressBusyError:
         holder = error.holder
@@ -162,6 +153,8 @@ class Lifecycle:
             reserve.in_its_room(self.layout, raise_epoch)
         except (AddressNotFoundError, CorruptError, NewerFormatError):
             pass  # nothing that could be written to
+        if held.previous is not None:
+            event("session.reaped", address=address, session=held.previous.session, pid=held.previous.process.pid)
 
     def check_no_sessions(self, address: Address) -> None:
         """Raise `AddressBusyError` with the list of live shared sessions, dead ones cleared away.

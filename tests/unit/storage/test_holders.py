@@ -126,14 +126,14 @@ def test_the_exclusive_one_is_seen_and_an_operation_is_none(root: Path, folder: 
 def test_a_mark_reaches_the_session_it_is_meant_for_and_no_other(root: Path, folder: Folder) -> None:
     own, other = session(root), session(root)
     held = exclusive_here(root, own)
-    assert (held.is_marked(), held.mark(own)) == (False, lock.UNMARKED)
+    assert held.mark(own) == lock.UNMARKED
     assert not lock.mark(folder, "address.lock", lock.ASKED, other)
-    assert not held.is_marked()
+    assert held.mark(own) == lock.UNMARKED
     assert lock.mark(folder, "address.lock", lock.ASKED, own)
-    assert (held.is_marked(), held.mark(own)) == (True, lock.ASKED)
+    assert held.mark(own) == lock.ASKED
     assert held.mark(other) == lock.UNMARKED, "one that came a moment too late"
     held.write(Holder(ourselves(), "session", 1, other, "exclusive"))
-    assert not held.is_marked()
+    assert held.mark(other) == lock.UNMARKED
     held.abandon()
     assert not lock.mark(folder, "address.lock", lock.EVICTED, other), "it is dead"
     assert not lock.mark(folder, "missing.lock", lock.EVICTED, other)
@@ -143,8 +143,7 @@ def test_an_emptied_lock_file_is_no_mark(root: Path, folder: Folder) -> None:
     own = session(root)
     with exclusive_here(root, own) as held:
         os.truncate(held.path, 0)
-        assert not held.is_marked()
-        assert held.mark(own) == lock.UNMARKED
+        assert held.mark(own) == b""
 
 
 def test_a_lock_file_that_was_taken_away_is_noticed_and_not_removed_in_place_of_ours(
