@@ -323,6 +323,24 @@ async def test_waiting_for_a_held_address_holds_up_no_other(root: Path, manager:
         other.process.send_signal(signal.SIGCONT)
 
 
+async def test_changes_of_held_addresses_wait_without_keeping_others_from_their_work(root: Path) -> None:
+    async with (
+        managed(root, wait_s=PATIENCE_S) as manager,
+        manager.session("agent", "test"),
+        anyio.create_task_group() as tasks,
+    ):
+        for _ in range(6):
+            tasks.start_soon(manager.delete, "agent/test")
+            tasks.start_soon(manager.rename, "agent/test", "agent/new")
+        await anyio.sleep(0.05)
+        with anyio.fail_after(PATIENCE_S / 4):
+            async with manager.session("agent", "free") as ks:
+                await ks.set("a", "1")
+                assert await ks.count() == 1
+                assert await manager.create("agent/other")
+        tasks.cancel_scope.cancel()
+
+
 async def test_doctor_looks_past_an_open_session(root: Path, manager: SessionManager) -> None:
     async with manager.session("agent", "test") as ks, manager.session("agent", "other", mode="shared"):
         await ks.set("a", "1")

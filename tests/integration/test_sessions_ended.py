@@ -28,6 +28,7 @@ from prontodb.errors import (
 from prontodb.manager import SessionManager
 from prontodb.model.holder import Holder
 from prontodb.session import live as live_module
+from prontodb.session.book import SessionBook
 from prontodb.storage import process
 from tests.managing import PATIENCE_S, Child, environment, managed
 from tests.roots import as_root
@@ -133,6 +134,27 @@ async def test_one_stopped_inside_a_transaction_is_named_and_can_be_killed(root:
         assert other.process.wait() == -signal.SIGKILL
         async with manager.session("agent", "test", wait=0) as ks:
             await ks.set("a", "1")
+
+
+async def test_force_that_was_interrupted_is_finished_by_the_next(
+    root: Path, manager: SessionManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed after the epoch was raised and before the lock file was moved: the stopped holder has its lock still."""
+    with holder(root) as other:
+        session = other.line()
+        stop(other)
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(SessionBook, "_retire", _killed)
+            await manager.end_session(session, force=True)
+        assert [found.id for found in await manager.sessions()] == [session]
+        await manager.end_session(session, force=True)
+        assert await manager.sessions() == []
+        async with manager.session("agent", "test", wait=0) as ks:
+            await ks.set("a", "1")
+
+
+def _killed(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 async def test_a_session_whose_process_cannot_be_told_apart_is_not_killed(

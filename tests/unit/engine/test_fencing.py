@@ -145,6 +145,8 @@ def test_who_cannot_shut_out_the_dead_leaves_the_sign_for_the_next(root: Path, m
     session_lock(root, session).abandon()
 
     def fails(*_: object) -> None:
+        # A kill here leaves the file as it is now.
+        assert session.encode() in lock_path(root).read_bytes()
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
