@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import assert_type
 
 import prontodb
-from prontodb import Address, Change, Entry, Keystore, SessionManager, Settings
+from prontodb import Address, Change, Entry, Keystore, SessionManager, Settings, blocking
 from prontodb.errors import ProntoError, RevisionConflictError
 from prontodb.model.reports import CopyReport, ImportReport
 
@@ -101,3 +101,31 @@ def values(entry: Entry, error: RevisionConflictError) -> None:
     assert_type(error.found, int)
     caught: ProntoError = error
     assert isinstance(caught, prontodb.errors.ConflictError)
+
+
+async def sessions(manager: SessionManager) -> None:
+    """Modes and waits; who is there."""
+    async with manager.session("a", mode="shared", wait=0, labels={"task": "x"}) as ks:
+        assert_type(ks.epoch, int | None)
+        assert_type(ks.closed, bool)
+        assert_type([found.mode for found in await manager.sessions()], list[str])
+        await manager.copy(ks, "b/c")
+    assert_type((await manager.end_session("s-1", force=True)).id, str)
+    manager.session("a", wait="1")  # type: ignore[arg-type]
+
+
+def blocking_face() -> None:
+    """The same names, without await."""
+    with blocking.open("/data", settings=Settings()) as manager, manager.session("agent", mode="read") as ks:
+        assert_type(manager, blocking.SessionManager)
+        assert_type(ks, blocking.Keystore)
+        assert_type(ks.get("k"), str | None)
+        assert_type(ks.set("k", "v", ttl="15m"), int)
+        assert_type([entry.value for entry in ks.scan("p")], list[str])
+        assert_type(manager.copy(ks, "b/c"), CopyReport)
+        with ks.transaction() as tx:
+            assert_type(tx.get("k"), str | None)
+            tx.set("k", "v")
+        for change in ks.watch():
+            assert_type(change, Change)
+        ks.get(5)  # type: ignore[arg-type]
