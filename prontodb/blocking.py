@@ -7,13 +7,16 @@ are iterated with `async for`, these are with `for`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import CancelledError, Future
+from contextlib import ExitStack, contextmanager
 from functools import partial, wraps
-from threading import get_ident
-from typing import TYPE_CHECKING, Concatenate, ParamSpec, Protocol, TypeVar, cast
+from threading import Thread, get_ident
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 
-from anyio.from_thread import start_blocking_portal
+import anyio
+from anyio.from_thread import BlockingPortal
 
 from prontodb import keystore, manager, transaction, watching
 from prontodb.errors import ClosedError
@@ -21,11 +24,8 @@ from prontodb.model.address import DEFAULT_NAME
 from prontodb.model.holder import EXCLUSIVE
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import AsyncIterator, Iterable, Mapping
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
-
-    from anyio.from_thread import BlockingPortal
 
     from prontodb.cache import CacheReport
     from prontodb.model.address import Address
@@ -43,34 +43,111 @@ PAGE = 256
 
 
 class _Loop:
-    """The event loop in its thread, and who asks it."""
+    """An event loop in a thread of its own, and who asks it."""
 
-    def __init__(self, portal: BlockingPortal) -> None:
-        self._portal = portal
-        self._thread = portal.call(get_ident)
-        self.running = True
+    def __init__(self) -> None:
+        started: Future[BlockingPortal] = Future()
+        self._pid, self.running = os.getpid(), True
+        # A daemon: an interpreter that ends with the manager open must not wait for it.
+        self._thread = Thread(target=_serve, args=(started,), name="prontodb", daemon=True)
+        self._thread.start()
+        self._portal = started.result()
+
+    def stop(self) -> None:
+        """End the loop and its thread; in the child of a fork there is neither."""
+        if self.is_here:
+            self._portal.call(self._portal.stop)
+            self._thread.join()
+
+    def in_one_task(self, opened: AbstractAsyncContextManager[T]) -> AbstractContextManager[T]:
+        """Return an async context manager, which owns a task group, for use with `with`."""
+        return self._portal.wrap_async_context_manager(opened)
 
     def run(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Run a coroutine there and wait for its end."""
+        """Run a coroutine there and wait for its end; an interrupt of this thread cancels it."""
         self._check()
         try:
-            return self._portal.call(call)
+            future = self._portal.start_task_soon(call)
         except RuntimeError:
             self._check()  # closed by another thread in this instant
             raise
+        try:
+            return future.result()
+        except CancelledError:
+            raise ClosedError("the manager was closed before this ended") from None
+        except BaseException:
+            future.cancel()  # after Ctrl-C; nothing otherwise, since it has ended
+            raise
 
-    def within(self, opened: AbstractAsyncContextManager[T]) -> AbstractContextManager[T]:
-        """Return an async context manager for use with `with`."""
-        self._check()
-        return self._portal.wrap_async_context_manager(opened)
+    @contextmanager
+    def within(self, opened: AbstractAsyncContextManager[T]) -> Iterator[T]:
+        """Use an async context manager with `with`; an interrupt while it is entered leaves it again."""
+        entered: list[T] = []
+        abandoned = False
+
+        async def enter() -> None:
+            entered.append(await opened.__aenter__())
+            if abandoned:
+                await opened.__aexit__(None, None, None)
+
+        async def abandon() -> None:
+            nonlocal abandoned
+            abandoned = True
+            if entered:
+                await opened.__aexit__(None, None, None)
+
+        try:
+            self.run(enter)
+        except BaseException:
+            if self.running and self.is_here:
+                self._portal.call(abandon)
+            raise
+        try:
+            yield entered[0]
+        except BaseException as error:
+            self._leave(opened, error)
+            raise
+        self._leave(opened, None)
+
+    def _leave(self, opened: AbstractAsyncContextManager[Any], error: BaseException | None) -> None:
+        """Leave a block; a manager that was closed before has done it already, and a forked child has no part in it."""
+        if not self.running or not self.is_here:
+            return
+        kind, trace = (None, None) if error is None else (type(error), error.__traceback__)
+        try:
+            self._portal.call(partial(opened.__aexit__, kind, error, trace))
+        except (RuntimeError, CancelledError):
+            if self.running:
+                raise
+
+    @property
+    def is_here(self) -> bool:
+        """False in the child of a fork, whose threads have stayed with its parent."""
+        return os.getpid() == self._pid
 
     def _check(self) -> None:
+        if not self.is_here:
+            raise ClosedError("this manager was opened in another process; open one here (spawn, do not fork)")
         if not self.running:
             raise ClosedError("the manager is closed")
-        if get_ident() == self._thread:
+        if get_ident() == self._thread.ident:
             raise ClosedError(
                 "this is the event loop's own thread, which cannot wait for itself; use prontodb.open there"
             )
+
+
+def _serve(started: Future[BlockingPortal]) -> None:
+    async def until_stopped() -> None:
+        async with BlockingPortal() as portal:
+            started.set_result(portal)
+            await portal.sleep_until_stopped()
+
+    try:
+        anyio.run(until_stopped, backend="asyncio")
+    except BaseException as error:
+        if started.done():
+            raise
+        started.set_exception(error)
 
 
 class _Front(Protocol[Behind]):
@@ -104,8 +181,13 @@ def _iterated(loop: _Loop, found: AsyncIterator[T]) -> Iterator[T]:
                 break
         return taken
 
-    while taken := loop.run(page):
-        yield from taken
+    try:
+        while taken := loop.run(page):
+            yield from taken
+    finally:
+        closing = getattr(found, "aclose", None)
+        if closing is not None and loop.running and loop.is_here:
+            loop.run(closing)
 
 
 class Watch:
@@ -187,7 +269,7 @@ class Keystore:
 
     @property
     def epoch(self) -> int | None:
-        """The epoch of an exclusive session; None for others."""
+        """The epoch against which the store checks each write of this session; None when it only reads."""
         return self._behind.epoch
 
     @property
@@ -288,10 +370,16 @@ class SessionManager:
 @contextmanager
 def open(root: str | os.PathLike[str] | None = None, *, settings: Settings | None = None) -> Iterator[SessionManager]:
     """Open a root for a `with` block and yield its manager; see `prontodb.open`. Starts a thread and ends it."""
-    with start_blocking_portal("asyncio") as portal:
-        loop = _Loop(portal)
-        with portal.wrap_async_context_manager(manager.open_manager(root, settings=settings)) as behind:
+    loop = _Loop()
+    try:
+        with ExitStack() as stack:
+            opened = loop.in_one_task(manager.open_manager(root, settings=settings))
+            behind = stack.enter_context(opened)
             try:
                 yield SessionManager(loop, behind)
             finally:
                 loop.running = False
+                if not loop.is_here:
+                    stack.pop_all()
+    finally:
+        loop.stop()

@@ -96,7 +96,7 @@ class Keystore:
 
     @property
     def epoch(self) -> int | None:
-        """The epoch of an exclusive session, against which the store checks each write; None for others."""
+        """The epoch against which the store checks each write of this session; None when it only reads."""
         return self._fence.epoch
 
     @property

@@ -122,7 +122,13 @@ class SessionManager:
     ) -> SessionReport:
         """End a session by its id, whoever holds it; see `prontodb session end`. `wait` in seconds."""
         wait_s = self._settings.wait_s if wait is None else checked_wait(wait)
-        return await self._engine.beside(lambda: self._sessions.end(session, force=force, kill=kill, wait_s=wait_s))
+        if kill and not force:
+            raise InvalidInputError("kill=True goes with force=True")
+        report = await self._engine.beside(lambda: self._sessions.find(session), brief=True)
+        await self._engine.patiently(
+            lambda: self._sessions.end_found(report, force=force, kill=kill, wait_s=0), wait_s=wait_s
+        )
+        return report
 
     # Addresses
 

@@ -111,7 +111,8 @@ class Place:
 
         clock, unsafe = Clock(), self.settings.unsafe_file_system
         door = Door(direct.lifecycle(self.layout, Limits(wait_s=0), clock, unsafe_file_system=unsafe), clock)
-        registry = SessionRegistry(self.layout, wait_s=self.limits.wait_s, one_shot=True)
+        # It describes only: nobody waits long for it.
+        registry = SessionRegistry(self.layout, wait_s=min(self.limits.wait_s, 0.5), one_shot=True)
         return Holding(self.layout, door, registry, clock, self.limits)
 
     def sessions(self) -> SessionBook:

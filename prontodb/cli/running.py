@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from prontodb.cli import output
 from prontodb.cli.environment import Place, address
 from prontodb.cli.parsing import Args, Syntax
+from prontodb.engine.sqlite.fencing import check_fence
 from prontodb.errors import shown
 from prontodb.storage.files import resolved
 from prontodb.storage.lock import ASKED, EVICTED
@@ -58,7 +59,9 @@ def do_run(args: Args) -> int:
     place, where = Place(args), address(args)
     wait_s = args.seconds("--wait", or_zero=True)
     command = args.words("COMMAND")
-    if place.fence(where) is not None:
+    fence = place.fence(where)
+    if fence is not None:
+        check_fence(place.layout, where, fence)
         return _run(command, None, dict(os.environ), None)  # in the session of the run around us
     holding = place.holding()
     # Its name, and not its arguments: those may hold secrets.
@@ -141,7 +144,13 @@ class _Watcher:
         """Send a signal on to the command, unless the terminal has sent it there already."""
         if number in _FROM_KEYBOARD and _in_foreground():
             return
-        self._child.send_signal(number)
+        self._send(number)
+
+    def _send(self, number: int) -> None:
+        try:
+            self._child.send_signal(number)
+        except PermissionError:
+            output.note(f"the command belongs to another user now, who must end it: pid {self._child.pid}")
 
     def look(self) -> None:
         """Now and then: ask the command to end when somebody asks for the session, and say that we are there."""
@@ -153,7 +162,7 @@ class _Watcher:
         if mark == ASKED and not self._told:
             self._told = True
             output.note(f"session {self._stay.session} is asked to end; the command gets SIGTERM")
-            self._child.terminate()
+            self._send(signal.SIGTERM)
         elif mark == EVICTED and not self._told:
             self._told = True
             output.note(f"session {self._stay.session} was put out by force; what the command writes is refused now")

@@ -20,7 +20,7 @@ SHARED = "shared"
 READ = "read"
 MODES = (EXCLUSIVE, SHARED, READ)
 
-MAX_RECORD_BYTES = 8_192
+MAX_RECORD_BYTES = 32_768
 _MAX_TEXT = 1_024
 
 
@@ -115,7 +115,7 @@ class Holder(Value):
         }
         if self.session is not None:
             fields |= {"session": self.session, "mode": self.mode, "epoch": self.epoch, "labels": dict(self.labels)}
-        return json.dumps(fields).encode() + b"\n"
+        return json.dumps(fields, ensure_ascii=False).encode() + b"\n"
 
 
 def moment(at_ms: int) -> str:

@@ -22,7 +22,7 @@ from prontodb.errors import (
 )
 from prontodb.log import event
 from prontodb.model.address import Address
-from prontodb.model.holder import is_session_id, moment
+from prontodb.model.holder import SHARED, is_session_id, moment
 from prontodb.model.layout import ADDRESS_LOCK_FILE, GATE_LOCK_FILE, LOCKS, REGISTRY, RETIRED_LOCKS
 from prontodb.storage import holders, lock, process
 from prontodb.storage.files import open_root
@@ -33,9 +33,8 @@ if TYPE_CHECKING:
     from prontodb.engine.sqlite.context import Target
     from prontodb.engine.sqlite.lifecycle import Lifecycle
     from prontodb.model.clock import Clock
-    from prontodb.model.holder import Holder
     from prontodb.model.limits import Limits
-    from prontodb.registry.sessions import SessionRegistry
+    from prontodb.registry.sessions import SessionRegistry, SessionRow
     from prontodb.storage.connection import Connection
     from prontodb.storage.files import Folder
 
@@ -92,22 +91,26 @@ class SessionBook:
         if not is_session_id(session):
             raise InvalidInputError(f"{shown(session)} is no session's id; 'prontodb session list' shows them")
         for address in self._locked():
-            for found in holders.at(self._layout.root, self._layout.lock_parts(address)):
+            for found in self._looked(address, lambda address: holders.at(self._layout.root, self._parts(address))):
                 if found.session == session and found.live:
                     return _reports(address, [found], self._seen())[0]
         raise SessionNotFoundError(session)
 
-    def _is_live(self, session: str) -> bool:
-        try:
-            self.find(session)
-        except SessionNotFoundError:
-            return False
-        return True
+    def _parts(self, address: Address) -> tuple[str, ...]:
+        return self._layout.lock_parts(address)
 
-    def _seen(self) -> dict[str, int]:
-        """Return when each session was last seen, as the registry has it."""
+    def _looked(self, address: Address, look: Callable[[Address], list[holders.Found]]) -> list[holders.Found]:
+        """Look at one address; what is wrong there is told, and keeps nobody from looking at the others."""
         try:
-            return {row.holder.session or "": row.last_seen_ms for row in self._registry.rows()}
+            return look(address)
+        except ProntoError as error:
+            self.notes.append(f"the sessions of {address} cannot be seen: {error}")
+            return []
+
+    def _seen(self) -> dict[str, SessionRow]:
+        """Return what the registry has of each session."""
+        try:
+            return {row.holder.session or "": row for row in self._registry.rows()}
         except ProntoError as error:
             self.notes.append(f"the registry of sessions cannot be used now, the locks were looked at: {error}")
             if isinstance(error, CorruptError):
@@ -198,18 +201,22 @@ class SessionBook:
         not done so in `wait_s` seconds. `force` takes its address away: what it still writes is refused by the store.
         `kill` besides kills its process, after making sure that it is that very one.
         """
-        report = self.find(session)
-        deadline = self._clock.monotonic_s() + (self._limits.wait_s if wait_s is None else wait_s)
         if kill and not force:
             raise InvalidInputError("--kill goes with --force")
+        report = self.find(session)
+        self.end_found(report, force=force, kill=kill, wait_s=self._limits.wait_s if wait_s is None else wait_s)
+        return report
+
+    def end_found(self, report: SessionReport, *, force: bool, kill: bool, wait_s: float) -> None:
+        """`end` for a session that was found; 0 looks once, and can be called again."""
+        deadline = self._clock.monotonic_s() + wait_s
         if force:
             self._put_out(report, deadline, kill=kill)
         else:
             self._ask(report, deadline)
         self.reap(report.address)
-        self._registry.update_if_possible((), [session])
-        event("session.ended", address=report.address, session=session, force=force, kill=kill)
-        return report
+        self._registry.update_if_possible((), [report.id])
+        event("session.ended", address=report.address, session=report.id, force=force, kill=kill)
 
     def _ask(self, report: SessionReport, deadline: float) -> None:
         with open_root(self._layout.root, *self._layout.lock_parts(report.address)) as folder:
@@ -249,7 +256,7 @@ class SessionBook:
             if not lock.mark(folder, _file(report), lock.EVICTED, report.id):
                 return  # it has ended meanwhile
             try:
-                self._fence_out(report, deadline)
+                self._fence_out(folder, report, deadline)
             except FencedError:
                 pass  # it has lost the address before, to a force that was interrupted before this: it holds it still
             except BusyError as error:
@@ -262,27 +269,38 @@ class SessionBook:
 
     def _kill(self, folder: Folder, report: SessionReport, deadline: float) -> bool:
         """Kill the session's process; True when the session is gone with it."""
-        holder = self._holder(folder, report)
-        if holder is None or holder.session != report.id:
+        if not self._is_held_by(folder, report):
             return True
-        if process.kill(holder.process):
+        seen = lock.look(folder, _file(report))
+        if seen is None or seen.holder is None:
+            raise UnavailableError(f"{report} cannot be killed, since its lock file does not say whose it is")
+        killed = process.kill(seen.holder.process)
+        if killed:
             event("session.killed", address=report.address, session=report.id, pid=report.pid)
         if not self._ended(folder, report, deadline):
-            raise UnavailableError(f"{report} was killed and has not ended yet; try again")
+            how = "was killed and has not ended yet" if killed else "was not killed: its pid is another process by now"
+            raise AddressBusyError(report.address, f"{report} {how}")
         return True
 
-    def _holder(self, folder: Folder, report: SessionReport) -> Holder | None:
+    def _is_held_by(self, folder: Folder, report: SessionReport) -> bool:
+        """True while the session holds its lock; a shared one's file is its own, whatever is written in it."""
         seen = lock.look(folder, _file(report))
-        return None if seen is None or not seen.held else seen.holder
+        if seen is None or not seen.held:
+            return False
+        return report.mode == SHARED if seen.holder is None else seen.holder.session == report.id
 
-    def _fence_out(self, report: SessionReport, deadline: float) -> None:
+    def _fence_out(self, folder: Folder, report: SessionReport, deadline: float) -> None:
         left_s = max(0.0, deadline - self._clock.monotonic_s())
 
+        def check() -> None:
+            if not self._is_held_by(folder, report):
+                raise FencedError(f"session {report.id} has ended meanwhile")
+
         def work(connection: Connection, target: Target, now_ms: int) -> None:
-            if report.mode == "shared":
+            if report.mode == SHARED:
                 fencing.revoke(connection, target, report.id, now_ms)
             elif report.epoch is None:
-                fencing.take_over(connection, target, None, now_ms)
+                fencing.take_over(connection, target, None, now_ms, check)
             else:
                 fencing.evict(connection, target, report.epoch, now_ms)
 
@@ -290,8 +308,7 @@ class SessionBook:
 
     def _retire(self, folder: Folder, report: SessionReport) -> None:
         """Move the lock file out of the way: a stopped process would hold it for ever."""
-        holder = self._holder(folder, report)
-        if holder is None or holder.session != report.id:
+        if not self._is_held_by(folder, report):
             return
         with folder.make(RETIRED_LOCKS) as retired:
             folder.rename(_file(report), f"{report.id}.lock", retired)
@@ -301,30 +318,40 @@ class SessionBook:
     def list(self) -> list[SessionReport]:
         """Return every live session, ordered by address; the dead are cleared away on the way, rows of theirs too."""
         seen = self._seen()
-        found = [report for address in self._locked() for report in _reports(address, self._living(address), seen)]
-        gone = seen.keys() - {report.id for report in found}
+        found = [
+            report
+            for address in self._locked()
+            for report in _reports(address, self._looked(address, self._living), seen)
+        ]
+        live = {report.id for report in found}
         # One that opened since the folders were read has its lock by now.
-        gone -= {session for session in gone if self._is_live(session)}
+        gone = [
+            session for session, row in seen.items() if session not in live and not self._is_live(row.address, session)
+        ]
         if gone:
             self._registry.update_if_possible((), gone)
         return sorted(found, key=lambda report: (report.address, report.started_at_ms or 0))
 
+    def _is_live(self, address: Address, session: str) -> bool:
+        there = self._looked(address, lambda address: holders.at(self._layout.root, self._parts(address)))
+        return any(found.session == session and found.live for found in there)
+
 
 def _file(report: SessionReport) -> str:
-    return ADDRESS_LOCK_FILE if report.mode == "exclusive" else holders.file_of(report.id)
+    return ADDRESS_LOCK_FILE if report.mode != SHARED else holders.file_of(report.id)
 
 
-def _reports(address: Address, found: list[holders.Found], seen: dict[str, int]) -> list[SessionReport]:
+def _reports(address: Address, found: list[holders.Found], seen: dict[str, SessionRow]) -> list[SessionReport]:
     return [_report(address, one, seen.get(one.session)) for one in found]
 
 
-def _report(address: Address, found: holders.Found, last_seen_ms: int | None) -> SessionReport:
+def _report(address: Address, found: holders.Found, row: SessionRow | None) -> SessionReport:
     holder = found.holder
     owner = None if holder is None else holder.process
     return SessionReport(
         id=found.session,
         address=address,
-        mode="shared" if holder is None else str(holder.mode),
+        mode=SHARED if holder is None else str(holder.mode),
         pid=None if owner is None else owner.pid,
         program="" if owner is None else owner.program,
         host="" if owner is None else owner.host,
@@ -332,7 +359,7 @@ def _report(address: Address, found: holders.Found, last_seen_ms: int | None) ->
         process_started=None if owner is None else owner.started,
         boot=None if owner is None else owner.boot,
         started_at_ms=None if holder is None else holder.since_ms,
-        last_seen_ms=last_seen_ms,
+        last_seen_ms=None if row is None else row.last_seen_ms,
         epoch=None if holder is None else holder.epoch,
         labels={} if holder is None else dict(holder.labels),
     )

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from prontodb.errors import AddressNotFoundError, InvalidInputError, shown
+from prontodb.errors import AddressNotFoundError, ClosedError, FencedError, InvalidInputError, shown
 from prontodb.model.holder import EXCLUSIVE, MODES, READ, SHARED, Holder, is_for, is_session_id, new_session_id
 from prontodb.model.operation import Fence
 from prontodb.storage import holders, lock
 from prontodb.storage.files import make_root, resolved
+from prontodb.storage.lock import EVICTED
 from prontodb.storage.process import ourselves
 
 if TYPE_CHECKING:
@@ -59,7 +60,15 @@ class Stay:
             door.release()
         if epoch is not None:
             self.holder = self.holder.with_epoch(epoch)
-            self.lock.write(self.holder)
+            self.lock.write(self.holder, anew=False)
+
+    def check_held(self) -> None:
+        """Raise when the address is no longer ours: put out by force, its lock taken away, or let go."""
+        held = self._door or self.lock
+        if held.fd < 0:
+            raise ClosedError(f"session {self.session} at {self.address} has ended")
+        if not held.still_there or self.lock.mark(self.session) == EVICTED:
+            raise put_out(self)
 
     def end(self) -> None:
         """Free every lock; a second call does nothing."""
@@ -67,6 +76,11 @@ class Stay:
         door, self._door = self._door, None
         if door is not None:
             door.release()
+
+
+def put_out(stay: Stay) -> FencedError:
+    """What every use of an evicted session raises."""
+    return FencedError(f"session {stay.session} at {stay.address} was put out by force; stop, or open a new session")
 
 
 class Door:

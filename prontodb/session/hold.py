@@ -8,11 +8,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from prontodb.engine.sqlite import fencing
-from prontodb.errors import AddressNotFoundError, BusyError, CorruptError, ProntoError
+from prontodb.errors import AddressNotFoundError, BusyError, CorruptError, FencedError, ProntoError
 from prontodb.log import event
 from prontodb.model.holder import EXCLUSIVE
 from prontodb.registry.sessions import SessionRow
-from prontodb.storage.lock import POLL_S, TRIES
+from prontodb.session.door import put_out
+from prontodb.storage.lock import EVICTED, POLL_S, TRIES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,6 +44,8 @@ class Holding:
         stay = self._taken(address, program, deadline)
         try:
             stay.settle(self._raised(stay, deadline))
+            if stay.lock.mark(stay.session) == EVICTED:
+                raise put_out(stay)
             self.beat(stay)
             event("session.opened", address=address, session=stay.session, mode=EXCLUSIVE, epoch=stay.holder.epoch)
             yield stay
@@ -70,23 +73,25 @@ class Holding:
             stay.address,
             self._limits,
             self._clock,
-            lambda connection, target, now_ms: fencing.take_over(connection, target, stay.lock_identity, now_ms),
+            lambda connection, target, now_ms: fencing.take_over(
+                connection, target, stay.lock_identity, now_ms, stay.check_held
+            ),
             max(0.0, deadline - self._clock.monotonic_s()),
         )
 
     def _end(self, stay: Stay) -> None:
         epoch = stay.holder.epoch
         try:
-            if epoch is not None and stay.lock.still_there:
+            if epoch is not None:
                 fencing.at(
                     self._layout,
                     stay.address,
                     self._limits,
                     self._clock,
-                    lambda connection, target, now_ms: fencing.take_over(connection, target, None, now_ms),
+                    lambda connection, target, now_ms: fencing.evict(connection, target, epoch, now_ms),
                 )
-        except (AddressNotFoundError, CorruptError):
-            stay.end()  # nothing that anybody could write to
+        except (AddressNotFoundError, CorruptError, FencedError):
+            stay.end()  # nothing that anybody could write to, or somebody else's
         except ProntoError as error:
             # The record stays: whoever comes next takes us for dead, and does it then.
             event("session.not_fenced", address=stay.address, session=stay.session, reason=str(error))

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 import anyio
 
 from prontodb.cache import LOOK_EVERY_S, Cache
-from prontodb.errors import BusyError, ClosedError, FencedError, ProntoError
+from prontodb.errors import BusyError, ClosedError, ProntoError
 from prontodb.keystore import Keystore
 from prontodb.log import event
 from prontodb.model.holder import new_session_id
 from prontodb.model.operation import Fence
 from prontodb.registry.sessions import SessionRow
+from prontodb.session.door import put_out
 from prontodb.storage.lock import ASKED, EVICTED, TRIES
 
 if TYPE_CHECKING:
@@ -73,11 +74,6 @@ class Live:
         if not mark:
             held.write(self.stay.holder)  # somebody emptied the file
         return held.still_there and self.keyspace.still_there
-
-
-def put_out(stay: Stay) -> FencedError:
-    """What every use of an evicted session raises."""
-    return FencedError(f"session {stay.session} at {stay.address} was put out by force; stop, or open a new session")
 
 
 class LiveSessions:
@@ -188,7 +184,7 @@ class LiveSessions:
         """Take the address, trying again up to the deadline; those of this process are served in order."""
         deadline = self._clock.monotonic_s() + wait_s
         pause_s, longest_s = POLL_S
-        async with self._turns.of(address, wait_s) as ours:
+        async with self._turns.of((address, mode), wait_s) as ours:
             tries = 0
             while True:
                 tries += 1
@@ -227,13 +223,14 @@ class LiveSessions:
         """Let the store know who holds the address now, and return the session with its handle."""
         keyspace = await self._engine.keyspace(stay.address)
         if stay.is_exclusive:
-            epoch = await keyspace.take_over(stay.lock_identity)
-            fence = Fence(stay.session, epoch)
-            stay.settle(epoch)
+            epoch = await keyspace.take_over(stay.lock_identity, stay.check_held)
         else:
-            await keyspace.check_lock(stay.lock_identity)
-            fence = Fence(stay.session)
-            stay.settle()
+            # Nobody raises it as long as shared sessions have their locks: one that does not is shut out with it.
+            epoch = await keyspace.check_lock(stay.lock_identity)
+        fence = Fence(stay.session, epoch)
+        stay.settle(epoch)
+        if stay.lock.mark(stay.session) == EVICTED:
+            raise put_out(stay)
         live = Live(stay, keyspace, fence)
         live.keystore = self._handle(keyspace, stay.address, fence, live)
         return live
@@ -298,7 +295,11 @@ class LiveSessions:
                 event("watch.failed", reason=str(error))
 
     async def _look_at(self, live: Live) -> None:
+        if live.ended:  # while another one was being ended
+            return
         mark = live.stay.lock.mark(live.stay.session)
+        if not mark:
+            live.stay.lock.write(live.stay.holder)  # somebody emptied the file
         reason: ProntoError | None = None
         if mark == EVICTED:
             reason = put_out(live.stay)

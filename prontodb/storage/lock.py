@@ -57,17 +57,25 @@ class HeldLock:
         self.identity = (found.st_dev, found.st_ino)
         _HELD[id(self)] = self
 
-    def write(self, holder: Holder) -> None:
-        """Say in the file who holds it. Its loss harms nothing, so a full disk is no reason to fail."""
-        data = UNMARKED * _MARK_BYTES + holder.encode()
+    def write(self, holder: Holder, *, anew: bool = True) -> None:
+        """Say in the file who holds it, and take out what marks it; or not `anew`, and leave the mark.
+
+        Its loss harms nothing, so a full disk is no reason to fail.
+        """
+        record = holder.encode()
         try:
-            os.pwrite(self.fd, data, 0)
-            os.ftruncate(self.fd, len(data))
+            if anew:
+                os.pwrite(self.fd, UNMARKED * _MARK_BYTES + record, 0)
+            else:
+                os.pwrite(self.fd, record, _MARK_BYTES)
+            os.ftruncate(self.fd, _MARK_BYTES + len(record))
         except OSError:
             return
 
     def mark(self, session: str) -> bytes:
         """Return what others want of this session: ASKED, EVICTED, UNMARKED for nothing; empty for an emptied file."""
+        if self.fd < 0:
+            return UNMARKED
         found = os.pread(self.fd, _MARK_BYTES, 0)
         # One that was meant for the holder before us came a moment too late.
         return found[:1] if found[1:] == session.encode() else UNMARKED if found else b""
@@ -294,15 +302,19 @@ def look(folder: Folder, name: str) -> Seen | None:
 
 
 def mark(folder: Folder, name: str, what: bytes, session: str) -> bool:
-    """Mark a lock file for the session that holds it; False when another one holds it, or nobody."""
+    """Mark a lock file for the session that holds it; False when another one holds it, or nobody.
+
+    A file without a record that can be read is taken at its name. Who was put out stays so, whoever asks later.
+    """
     fd = _open(folder, name, os.O_RDWR)
     if fd is None:
         return False
     try:
         found = _record(fd)
-        if found is None or found.session != session or _locked(fd, fcntl.LOCK_SH):
+        if (found.session if found is not None else name.partition(".")[0]) != session or _locked(fd, fcntl.LOCK_SH):
             return False
-        os.pwrite(fd, what + session.encode(), 0)
+        if what != ASKED or os.pread(fd, _MARK_BYTES, 0) != EVICTED + session.encode():
+            os.pwrite(fd, what + session.encode(), 0)
     except OSError as error:
         raise translated(error, f"{folder.path}/{name}") from error
     finally:

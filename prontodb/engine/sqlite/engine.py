@@ -114,12 +114,12 @@ class SqliteEngine:
         lanes = self._side_lanes if brief else self._side_lanes[:-1]
         return await min(reversed(lanes), key=lambda lane: lane.load).run_to_end(work)
 
-    async def patiently(self, work: Callable[[], T]) -> T:
+    async def patiently(self, work: Callable[[], T], wait_s: float | None = None) -> T:
         """Run what takes locks of addresses, again while others hold them, up to the deadline.
 
         `work` itself must not wait for a lock: it would keep a thread from those who use other addresses.
         """
-        deadline = self._clock.monotonic_s() + self._settings.wait_s
+        deadline = self._clock.monotonic_s() + (self._settings.wait_s if wait_s is None else wait_s)
         tries = 0
         while True:
             tries += 1
@@ -473,23 +473,25 @@ class SqliteKeyspace:
         """False when the address's path leads elsewhere."""
         return self._current.still_there
 
-    async def take_over(self, lock: tuple[int, int]) -> int:
-        """Raise the epoch and return it: whoever held the address before writes no more."""
+    async def take_over(self, lock: tuple[int, int], check: Callable[[], None]) -> int:
+        """Raise the epoch and return it: whoever held the address before writes no more. See `fencing.take_over`."""
         store = await self._store()
 
         def work(connection: Connection, target: Target) -> int:
-            return fencing.take_over(connection, target, lock, self._clock.wall_ms())
+            return fencing.take_over(connection, target, lock, self._clock.wall_ms(), check)
 
         return await self._with_reserve(store, work)
 
-    async def check_lock(self, lock: tuple[int, int]) -> None:
-        """Raise the epoch if the lock file is another one than the last exclusive holder's."""
+    async def check_lock(self, lock: tuple[int, int]) -> int:
+        """Raise the epoch if the lock file is another one than the last exclusive holder's; return it."""
         store = await self._store()
         # Nearly always there is nothing to do, and reading waits for nobody.
-        if await store.read(fencing.noted_lock) not in (None, lock):
-            await store.change(
-                lambda connection, target: fencing.check_lock(connection, target, lock, self._clock.wall_ms())
-            )
+        noted, epoch = await store.read(fencing.noted)
+        if noted in (None, lock):
+            return epoch
+        return await store.change(
+            lambda connection, target: fencing.check_lock(connection, target, lock, self._clock.wall_ms())
+        )
 
     async def withdraw(self, fence: Fence) -> None:
         """Fail what waits to be written under a fence, and return once nothing of it is under way."""

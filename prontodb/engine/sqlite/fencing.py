@@ -10,7 +10,7 @@ import time
 
 from prontodb.engine.sqlite import opening, writing
 from prontodb.engine.sqlite.context import Context
-from prontodb.errors import BusyError, FencedError
+from prontodb.errors import AddressNotFoundError, BusyError, FencedError
 from prontodb.storage import connection as sqlite
 
 TYPE_CHECKING = False
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from prontodb.model.clock import Clock
     from prontodb.model.layout import Layout
     from prontodb.model.limits import Limits
+    from prontodb.model.operation import Fence
     from prontodb.storage.connection import Connection
 
     T = TypeVar("T")
@@ -31,13 +32,23 @@ BUSY_TIMEOUT_MS = 50
 RETRY_S = 0.001
 
 
-def take_over(connection: Connection, target: Target, lock: tuple[int, int] | None, now_ms: int) -> int:
+def take_over(
+    connection: Connection,
+    target: Target,
+    lock: tuple[int, int] | None,
+    now_ms: int,
+    check: Callable[[], None] | None = None,
+) -> int:
     """Raise the epoch and return it: whoever held the address before writes no more.
 
-    `lock` is device and inode of the lock file that the new holder holds; None leaves what was noted.
+    `lock` is device and inode of the lock file that the new holder holds; None leaves what was noted. `check` raises,
+    when nobody else can write any more, if the address is not the new holder's after all: a late one, stopped while it
+    came in, must not shut out who came after it.
     """
 
     def work(group: writing.Group) -> int:
+        if check is not None:
+            check()
         group.raise_epoch(lock)
         return group.context.epoch
 
@@ -45,19 +56,32 @@ def take_over(connection: Connection, target: Target, lock: tuple[int, int] | No
     return epoch
 
 
-def noted_lock(connection: Connection) -> tuple[int, int] | None:
-    """Return device and inode of the last exclusive holder's lock file; None when there was no such holder yet."""
-    return Context(connection).lock
+def noted(connection: Connection) -> tuple[tuple[int, int] | None, int]:
+    """Return device and inode of the last exclusive holder's lock file, None when there was none yet, and the epoch."""
+    context = Context(connection)
+    return context.lock, context.epoch
 
 
-def check_lock(connection: Connection, target: Target, lock: tuple[int, int], now_ms: int) -> None:
-    """Raise the epoch if the lock file is another one than that of the last holder, who may live without it."""
+def check_fence(layout: Layout, address: Address, fence: Fence) -> None:
+    """Raise `FencedError` if a session has lost its address already; reads only."""
+    try:
+        _, epoch = opening.read(layout, address, noted, busy_timeout_ms=BUSY_TIMEOUT_MS)
+    except AddressNotFoundError:
+        epoch = -1
+    if fence.epoch != epoch:
+        raise FencedError(f"session {fence.session} at {address} has ended; start the command without PRONTODB_SESSION")
 
-    def work(group: writing.Group) -> None:
+
+def check_lock(connection: Connection, target: Target, lock: tuple[int, int], now_ms: int) -> int:
+    """Raise the epoch if the lock file is another one than the last holder's, who may live without it; return it."""
+
+    def work(group: writing.Group) -> int:
         if group.context.lock not in (None, lock):
             group.raise_epoch(lock)
+        return group.context.epoch
 
-    writing.transact(connection, target, now_ms, work)
+    epoch: int = writing.transact(connection, target, now_ms, work)
+    return epoch
 
 
 def evict(connection: Connection, target: Target, epoch: int, now_ms: int) -> int:

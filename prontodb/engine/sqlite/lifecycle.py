@@ -133,7 +133,8 @@ class Lifecycle:
         if not isinstance(holder, Holder):
             return AddressBusyError(address, str(error))
         if holder.session is None:
-            return AddressBusyError(address, f"held by {holder}; it should not take long, try again", (holder,))
+            hint = f"it should not take long, try again; if pid {holder.process.pid} is stopped, continue or kill it"
+            return AddressBusyError(address, f"held by {holder}; {hint}", (holder,))
         found = holders.Found(holder.session, holder, live=True)
         return AddressBusyError(address, holders.way_out([found]), (holder,))
 

@@ -32,7 +32,7 @@ from prontodb.errors import (
 from prontodb.log import event
 from prontodb.storage import connection as sqlite
 from prontodb.storage.files import identity
-from prontodb.storage.lane import SETTLED, CancelledError, Future, Lane, TimerHandle
+from prontodb.storage.lane import SETTLED, CancelledError, Future, Lane, TimerHandle, outlast
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -488,9 +488,10 @@ class OpenKeystore:
         """Fail the calls of a session that ends, and wait for the commit that may hold some of them, within bounds."""
         self._fail_those_of(fence)
         if self._at_work:
-            with anyio.move_on_after(STUCK_S):
-                await self.lane.run_to_end(lambda: None)
+            cancelled = await outlast(self.lane.run(lambda: None), STUCK_S)
             self._fail_those_of(fence)  # a group that found the file busy has been put back
+            if cancelled is not None:
+                raise cancelled
 
     def _fail_those_of(self, fence: Fence) -> None:
         for call in [call for call in self._waiting if call.fence is fence]:

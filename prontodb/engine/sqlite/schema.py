@@ -11,8 +11,9 @@ APPLICATION_ID = 0x50724442  # "PrDB"
 FORMAT = 1
 
 INCARNATION_BYTES = 16
-# Stands in the template where each keystore's own random incarnation goes.
+# Stand in the template where each keystore's own random incarnation and first epoch go.
 _PLACEHOLDER = bytes.fromhex("50726f6e746f4442696e6361726e6174")
+_EPOCH_PLACEHOLDER = bytes.fromhex("1a50726f6e74")
 
 _STATEMENTS = (
     "CREATE TABLE kvstore (id INTEGER PRIMARY KEY, namespace_key TEXT NOT NULL UNIQUE, value TEXT NOT NULL, "
@@ -40,7 +41,7 @@ def build_template(folder: Folder, name: str) -> None:
     """Write an empty keystore of this format into the existing empty file `name`: the one place that runs DDL."""
     meta = (
         "INSERT INTO meta (id, floor, floor_chain, epoch, incarnation, token_epoch, history, audit) "
-        "VALUES (1, 0, ?, 0, ?, 0, 0, 1)"
+        "VALUES (1, 0, ?, ?, ?, 0, 0, 1)"
     )
     sqlite.build(
         f"{folder.path}/{name}",
@@ -49,16 +50,25 @@ def build_template(folder: Folder, name: str) -> None:
             *((statement, ()) for statement in _STATEMENTS),
             (f"PRAGMA application_id={APPLICATION_ID}", ()),
             (f"PRAGMA user_version={FORMAT}", ()),
-            (meta, (CHAIN_START, _PLACEHOLDER)),
+            (meta, (CHAIN_START, int.from_bytes(_EPOCH_PLACEHOLDER), _PLACEHOLDER)),
         ),
     )
 
 
 def image_for_new_keystore(template: bytes) -> bytes:
-    """Return the template with a random incarnation in place of the placeholder."""
-    before, found, behind = template.partition(_PLACEHOLDER)
-    assert found and _PLACEHOLDER not in behind, "the template holds its placeholder exactly once"
-    return before + os.urandom(INCARNATION_BYTES) + behind
+    """Return the template with a random incarnation and first epoch in place of the placeholders.
+
+    An epoch that begins at random is never that of another keystore, which lay at the same address before.
+    """
+    # 0x01 to 0x20 keep the number positive and six bytes long, as SQLite would store it.
+    epoch = bytes([1 + os.urandom(1)[0] % 0x20]) + os.urandom(len(_EPOCH_PLACEHOLDER) - 1)
+    return _filled(_filled(template, _PLACEHOLDER, os.urandom(INCARNATION_BYTES)), _EPOCH_PLACEHOLDER, epoch)
+
+
+def _filled(template: bytes, placeholder: bytes, value: bytes) -> bytes:
+    before, found, behind = template.partition(placeholder)
+    assert found and placeholder not in behind, "the template holds its placeholders exactly once"
+    return before + value + behind
 
 
 def check(connection: sqlite.Connection, path: str, *, wal: bool = True) -> None:

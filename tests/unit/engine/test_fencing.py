@@ -66,6 +66,28 @@ def test_a_new_holder_shuts_out_the_old_one(root: Path) -> None:
     assert value(root, "agent1/prod", "k") == "new"
 
 
+def test_epochs_of_two_keystores_never_meet(root: Path) -> None:
+    """What was told an epoch of the keystore that lay here before, or elsewhere, holds nothing of this one."""
+    seen = {epoch_of(root)}
+    for _ in range(20):
+        Parts(root).lifecycle.delete(ONE)
+        fill(root, "agent1/prod", {"k": "v"})
+        assert 2**40 <= epoch_of(root) < 2**46
+        seen |= {take_over(root), take_over(root)}
+    assert len(seen) == 41
+
+
+def test_who_is_no_longer_the_holder_raises_nothing(root: Path) -> None:
+    epoch = epoch_of(root)
+
+    def check() -> None:
+        raise FencedError("put out")
+
+    with pytest.raises(FencedError):
+        fenced(root, lambda c, t, now: fencing.take_over(c, t, None, now, check))
+    assert epoch_of(root) == epoch
+
+
 def test_an_eviction_is_of_one_holder_and_happens_once(root: Path) -> None:
     epoch = take_over(root)
     assert fenced(root, lambda c, t, now: fencing.evict(c, t, epoch, now)) == epoch + 1
@@ -111,9 +133,9 @@ def test_the_lock_file_is_compared_by_a_shared_session_too(root: Path) -> None:
 
 
 def test_an_address_without_any_holder_yet_is_not_written_to_for_its_lock(root: Path) -> None:
-    before = (root / "addresses/agent1/prod/keystore.db").stat().st_mtime_ns
+    epoch, before = epoch_of(root), (root / "addresses/agent1/prod/keystore.db").stat().st_mtime_ns
     fenced(root, lambda c, t, now: fencing.check_lock(c, t, (1, 2), now))
-    assert epoch_of(root) == 0
+    assert epoch_of(root) == epoch
     assert (root / "addresses/agent1/prod/keystore.db").stat().st_mtime_ns == before
 
 
@@ -134,14 +156,15 @@ def test_whoever_takes_the_lock_of_a_dead_session_shuts_out_what_it_started(root
 
 
 def test_a_session_that_ended_by_itself_leaves_nothing_to_do(root: Path) -> None:
+    epoch = epoch_of(root)
     session_lock(root, new_session_id(str(root), ONE)).release()
     with Parts(root).lifecycle.hold(ONE, "look") as held:
         assert held.previous is None
-    assert epoch_of(root) == 0
+    assert epoch_of(root) == epoch
 
 
 def test_who_cannot_shut_out_the_dead_leaves_the_sign_for_the_next(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    session = new_session_id(str(root), ONE)
+    session, epoch = new_session_id(str(root), ONE), epoch_of(root)
     session_lock(root, session).abandon()
 
     def fails(*_: object) -> None:
@@ -156,7 +179,7 @@ def test_who_cannot_shut_out_the_dead_leaves_the_sign_for_the_next(root: Path, m
     with Parts(root).lifecycle.hold(ONE, "look") as held:
         assert held.previous is not None
         assert held.previous.session == session
-    assert epoch_of(root) == 1
+    assert epoch_of(root) == epoch + 1
 
 
 def test_a_damaged_keystore_of_a_dead_session_can_still_be_deleted(root: Path) -> None:

@@ -158,6 +158,7 @@ def test_what_another_connection_committed_is_seen_by_the_next_commit(store: Sto
 
 
 def test_a_write_of_an_epoch_that_is_over_is_refused_alone(store: Store) -> None:
+    store.tamper("UPDATE meta SET epoch = 0")
     old, new = Fence("old", 0), Fence("new", 1)
     assert store.apply(Op("a", "1"), fence=old) == Receipt(1, 1)
     store.tamper("UPDATE meta SET epoch = 1")
@@ -172,6 +173,7 @@ def test_a_write_of_an_epoch_that_is_over_is_refused_alone(store: Store) -> None
 
 @pytest.mark.parametrize("epoch", [None, 0])
 def test_a_revoked_session_is_refused_whatever_its_epoch(store: Store, epoch: int | None) -> None:
+    store.tamper("UPDATE meta SET epoch = 0")
     store.apply(Op("a", "1"), fence=Fence("bad", epoch))
     store.tamper("INSERT INTO revoked VALUES ('bad', 0)")
     with pytest.raises(FencedError):

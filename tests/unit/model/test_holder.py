@@ -59,7 +59,7 @@ def test_a_record_with_a_field_that_is_not_ours_names_nobody(field: str, value: 
 def test_a_mode_without_a_session_and_a_record_without_end_name_nobody() -> None:
     plain = json.loads(Holder(ONE.process, "set", 0).encode())
     assert decode(json.dumps(plain | {"mode": "shared"}).encode()) is None
-    assert decode(ONE.encode() + b" " * 10_000) is None
+    assert decode(ONE.encode() + b" " * 40_000) is None
 
 
 def test_a_holder_is_described_in_one_line_whatever_it_is_called() -> None:
