@@ -278,17 +278,18 @@ def test_a_run_whose_lock_file_was_taken_away_shuts_out_what_it_leaves(root: Pat
     assert (late.returncode, "was ended by somebody else" in late.stderr) == (1, True)
 
 
-def test_a_locked_registry_holds_up_no_run_for_long(root: Path) -> None:
+def test_a_locked_registry_holds_up_no_run_for_its_deadline(root: Path) -> None:
     from tests.managing import LOCK_HOLDER, Child
 
     run(root, "true")
+    config = root / "registry/global_config.json"
+    config.write_text('{"format": 1, "settings": {"wait_s": 3600}}')
+    config.chmod(0o600)
     with Child(LOCK_HOLDER, root / "registry/active_sessions.db") as blocker:
         blocker.tell("BEGIN IMMEDIATE")
         assert blocker.line() == "done"
-        began = time.monotonic()
+        # Whoever waited for it to the deadline would not be back before we give up.
         assert run(root, "true").returncode == 0
-        # Twice the deadline of everything else was what it took when it waited.
-        assert time.monotonic() - began < 10
 
 
 def test_a_root_behind_a_link_is_the_same_root(root: Path, tmp_path: Path) -> None:

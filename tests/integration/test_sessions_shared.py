@@ -21,7 +21,8 @@ from prontodb.errors import BusyError
 async def main():
     settings = prontodb.Settings(durability="relaxed", wait_s=float(sys.argv[2]))
     async with prontodb.open(sys.argv[1], settings=settings) as manager:
-        async with manager.session("agent", "test", mode="shared") as ks:
+        # Opening takes its time whatever the deadline of what comes then.
+        async with manager.session("agent", "test", mode="shared", wait=60) as ks:
             print("ready", flush=True)
             for line in sys.stdin:
                 print(await eval(line), flush=True)
