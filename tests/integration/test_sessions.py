@@ -295,7 +295,7 @@ def test_processes_and_tasks_in_all_modes_never_share_an_exclusive_address(root:
     assert sum(count["wrong"] for count in counts) == 0, f"seed {seed}"
     stays = sum(count["exclusive"] + count["shared"] for count in counts)
     assert stays + sum(count["busy"] for count in counts) == 6 * 3 * ROUNDS
-    assert stays > 1_000, f"seed {seed}: {counts}"
+    assert stays > 600, f"seed {seed}: {counts}"
 
     async def visits() -> str | None:
         async with managed(root) as manager, manager.session("agent", "test") as ks:

@@ -246,7 +246,7 @@ def test_an_interrupted_wait_for_a_session_takes_nothing(manager: blocking.Sessi
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
         with manager.session("agent", "test"):
-            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            signal.setitimer(signal.ITIMER_REAL, 0.5)
             with pytest.raises(AlarmError), manager.session("agent", "test", wait=60):
                 pass
     finally:
