@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import CancelledError, Future
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial, wraps
 from threading import Thread, get_ident
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
@@ -187,7 +187,9 @@ def _iterated(loop: _Loop, found: AsyncIterator[T]) -> Iterator[T]:
     finally:
         closing = getattr(found, "aclose", None)
         if closing is not None and loop.running and loop.is_here:
-            loop.run(closing)
+            # An interrupt may have left it at work still; asyncio closes it then, and the interrupt goes on.
+            with suppress(RuntimeError, ClosedError):
+                loop.run(closing)
 
 
 class Watch:

@@ -109,8 +109,8 @@ class Door:
         session = new_session_id(resolved(self._layout.root), address)
         process = ourselves() if program is None else ourselves().called(program)
         holder = Holder(process, "session", self._clock.wall_ms(), session, mode, None, labels)
-        # The record of a shared session that just comes in is no session's: it must not look like a dead one.
-        coming = holder if mode == EXCLUSIVE else Holder(holder.process, f"open session {session}", holder.since_ms)
+        # Who just comes in is no session yet: killed here, it must not look like a holder who died.
+        coming = Holder(holder.process, f"open session {session}", holder.since_ms)
         door = self._lifecycle.hold(address, "", wait_s=0, holder=coming, tries=1)
         try:
             if mode == EXCLUSIVE:
@@ -120,6 +120,7 @@ class Door:
                     raise AddressNotFoundError(address)
                 self._lifecycle.create_held(address)
             if mode == EXCLUSIVE:
+                door.write(holder)
                 return Stay(address, holder, door, None)
             with make_root(self._layout.root, *self._layout.lock_parts(address), durable=False) as folder:
                 return Stay(address, holder, lock.create_held(folder, holders.file_of(session), holder), door)

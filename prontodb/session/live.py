@@ -226,7 +226,7 @@ class LiveSessions:
             epoch = await keyspace.take_over(stay.lock_identity, stay.check_held)
         else:
             # Nobody raises it as long as shared sessions have their locks: one that does not is shut out with it.
-            epoch = await keyspace.check_lock(stay.lock_identity)
+            epoch = await keyspace.check_lock(stay.lock_identity, stay.check_held)
         fence = Fence(stay.session, epoch)
         stay.settle(epoch)
         if stay.lock.mark(stay.session) == EVICTED:

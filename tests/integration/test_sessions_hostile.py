@@ -14,8 +14,10 @@ import anyio
 import pytest
 
 from prontodb.engine.sqlite.engine import SqliteKeyspace
+from prontodb.engine.sqlite.lifecycle import Lifecycle
 from prontodb.errors import AddressBusyError, FencedError
 from prontodb.manager import SessionManager
+from prontodb.model.address import Address
 from prontodb.session import live as live_module
 from prontodb.storage import holders
 from tests.managing import PATIENCE_S, Child, managed
@@ -34,6 +36,7 @@ async def manager(root: Path) -> AsyncIterator[SessionManager]:
 OPENING = """
 import asyncio, os, signal, sys, prontodb
 from prontodb.engine.sqlite.engine import SqliteKeyspace
+from prontodb.engine.sqlite.lifecycle import Lifecycle
 real = getattr(SqliteKeyspace, sys.argv[3])
 async def stopped(self, *given):
     os.kill(os.getpid(), signal.SIGSTOP)
@@ -101,6 +104,52 @@ async def test_one_asked_while_it_opens_hears_of_it(
         with pytest.raises(AddressBusyError):
             await manager.end_session(found[0].id, wait=0)
         asked.set()
+
+
+async def test_who_waits_for_the_others_to_leave_is_no_session_yet(
+    root: Path, manager: SessionManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed while it looks who is there, it must not be taken for a holder who died: the others would be shut out."""
+    seen: list[bytes] = []
+    real = Lifecycle.check_no_sessions
+
+    def looked(self: Lifecycle, address: Address) -> None:
+        seen.append((lock_folder(root) / "address.lock").read_bytes())
+        real(self, address)
+
+    monkeypatch.setattr(Lifecycle, "check_no_sessions", looked)
+    async with manager.session("agent", "test", mode="shared") as ks:
+        with pytest.raises(AddressBusyError):
+            async with manager.session("agent", "test", wait=0):
+                pass
+        assert len(seen) == 3
+        for data in seen:
+            assert b"open session s-" in data
+            assert b'"session"' not in data
+        await ks.set("a", "1")
+    async with manager.session("agent", "test", wait=0) as ks:
+        assert ks.session_id.encode() in (lock_folder(root) / "address.lock").read_bytes()
+
+
+async def test_a_shared_one_whose_lock_goes_while_it_opens_shuts_nobody_out(
+    root: Path, manager: SessionManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = SqliteKeyspace.check_lock
+
+    async def late(self: SqliteKeyspace, *given: Any) -> int:
+        (root / "registry").rename(root.parent / "registry.away")
+        async with managed(root) as other, other.session("agent", "test", wait=0) as ks:
+            assert await ks.set("a", "mine") == 1
+            with pytest.raises(FencedError):
+                await real(self, *given)
+            await ks.set("a", "still mine")
+        raise FencedError("seen")
+
+    monkeypatch.setattr(SqliteKeyspace, "check_lock", late)
+    await manager.create("agent/test")
+    with pytest.raises(FencedError, match="seen"):
+        async with manager.session("agent", "test", mode="shared"):
+            pass
 
 
 # What people do to the files

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -286,3 +286,23 @@ def test_an_export_left_early_is_closed(manager: blocking.SessionManager, ks: bl
     del lines
     entries = ks.scan()
     assert next(entries).key == "k000"
+
+
+class Interrupted:
+    """A loop whose page an interrupt has cancelled, and which has not let go of it yet."""
+
+    running = is_here = True
+
+    def __init__(self) -> None:
+        self.errors: list[BaseException] = [KeyboardInterrupt(), RuntimeError("already running")]
+
+    def run(self, _: object) -> None:
+        raise self.errors.pop(0)
+
+
+def test_an_interrupt_of_a_scan_stays_an_interrupt() -> None:
+    async def entries() -> AsyncIterator[str]:
+        yield "never"
+
+    with pytest.raises(KeyboardInterrupt):
+        list(blocking._iterated(Interrupted(), entries()))  # type: ignore[arg-type]

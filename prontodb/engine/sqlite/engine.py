@@ -482,15 +482,16 @@ class SqliteKeyspace:
 
         return await self._with_reserve(store, work)
 
-    async def check_lock(self, lock: tuple[int, int]) -> int:
+    async def check_lock(self, lock: tuple[int, int], check: Callable[[], None]) -> int:
         """Raise the epoch if the lock file is another one than the last exclusive holder's; return it."""
         store = await self._store()
         # Nearly always there is nothing to do, and reading waits for nobody.
         noted, epoch = await store.read(fencing.noted)
         if noted in (None, lock):
+            check()
             return epoch
         return await store.change(
-            lambda connection, target: fencing.check_lock(connection, target, lock, self._clock.wall_ms())
+            lambda connection, target: fencing.check_lock(connection, target, lock, self._clock.wall_ms(), check)
         )
 
     async def withdraw(self, fence: Fence) -> None:

@@ -72,10 +72,16 @@ def check_fence(layout: Layout, address: Address, fence: Fence) -> None:
         raise FencedError(f"session {fence.session} at {address} has ended; start the command without PRONTODB_SESSION")
 
 
-def check_lock(connection: Connection, target: Target, lock: tuple[int, int], now_ms: int) -> int:
-    """Raise the epoch if the lock file is another one than the last holder's, who may live without it; return it."""
+def check_lock(
+    connection: Connection, target: Target, lock: tuple[int, int], now_ms: int, check: Callable[[], None]
+) -> int:
+    """Raise the epoch if the lock file is another one than the last holder's, who may live without it; return it.
+
+    `check` as in `take_over`.
+    """
 
     def work(group: writing.Group) -> int:
+        check()
         if group.context.lock not in (None, lock):
             group.raise_epoch(lock)
         return group.context.epoch

@@ -42,6 +42,10 @@ def write_as(root: Path, fence: Fence, key: str = "k", text: str = "late") -> No
         run(Keystore(keystore._keyspace, ONE, fence, Limits(wait_s=0), Clock()).set(key, text))
 
 
+def _fine() -> None:
+    """What says that the address is ours still."""
+
+
 def lock_path(root: Path) -> Path:
     return root / "registry/locks/agent1@prod/address.lock"
 
@@ -125,16 +129,16 @@ def test_another_lock_file_than_the_last_holders_shuts_that_one_out(root: Path) 
 def test_the_lock_file_is_compared_by_a_shared_session_too(root: Path) -> None:
     with Parts(root).lifecycle.hold(ONE, "session") as held:
         epoch = take_over(root, held.identity)
-        fenced(root, lambda c, t, now: fencing.check_lock(c, t, held.identity, now))
+        fenced(root, lambda c, t, now: fencing.check_lock(c, t, held.identity, now, _fine))
         assert epoch_of(root) == epoch
         other = (held.identity[0], held.identity[1] + 1)
-        fenced(root, lambda c, t, now: fencing.check_lock(c, t, other, now))
+        fenced(root, lambda c, t, now: fencing.check_lock(c, t, other, now, _fine))
         assert epoch_of(root) == epoch + 1
 
 
 def test_an_address_without_any_holder_yet_is_not_written_to_for_its_lock(root: Path) -> None:
     epoch, before = epoch_of(root), (root / "addresses/agent1/prod/keystore.db").stat().st_mtime_ns
-    fenced(root, lambda c, t, now: fencing.check_lock(c, t, (1, 2), now))
+    fenced(root, lambda c, t, now: fencing.check_lock(c, t, (1, 2), now, _fine))
     assert epoch_of(root) == epoch
     assert (root / "addresses/agent1/prod/keystore.db").stat().st_mtime_ns == before
 
