@@ -42,6 +42,7 @@ class _Rule:
             raise InvalidSettingsError(f"setting {self.name} is {_told(value)}; allowed: {self.allowed}")
 
     def accepts(self, value: object) -> bool:
+        """Return whether the setting can be `value`; each kind of rule below says it for itself."""
         raise NotImplementedError
 
 

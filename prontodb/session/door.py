@@ -54,7 +54,7 @@ class Stay:
         return (self._door or self.lock).identity
 
     def settle(self, epoch: int | None = None) -> None:
-        """Note the epoch of an exclusive session; give the address's lock back that a shared one no longer needs."""
+        """Note the epoch and keep the mark; give the address's lock back, which a shared one no longer needs."""
         door, self._door = self._door, None
         if door is not None:
             door.release()

@@ -290,8 +290,8 @@ class LiveSessions:
                 if beats >= BEAT_S:
                     beats = 0.0
                     await self._roll.beat()
-            except ProntoError as error:
-                # A beat that fails must not end the application.
+            except (ProntoError, OSError) as error:
+                # A beat that fails, or a disk that does, must not end the application.
                 event("watch.failed", reason=str(error))
 
     async def _look_at(self, live: Live) -> None:

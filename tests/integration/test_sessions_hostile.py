@@ -20,6 +20,7 @@ from prontodb.manager import SessionManager
 from prontodb.model.address import Address
 from prontodb.session import live as live_module
 from prontodb.storage import holders
+from prontodb.storage.lock import HeldLock
 from tests.managing import PATIENCE_S, Child, managed
 from tests.sessions import holder, lock_folder, stop
 
@@ -273,3 +274,22 @@ async def test_a_session_that_ends_while_another_is_being_ended_harms_nobody(
         await manager._live.end(second)
         await manager._live._look_at(second)
         await manager._live._look_at(first)
+
+
+async def test_a_disk_error_while_it_watches_ends_no_application(
+    manager: SessionManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_module, "LOOK_S", 0.01)
+    looked = anyio.Event()
+
+    def fails(*_: object) -> bytes:
+        looked.set()
+        raise OSError(5, "Input/output error")
+
+    async with managed(Path(manager.root)) as other, other.session("agent", "test") as ks:
+        with monkeypatch.context() as patched:
+            patched.setattr(HeldLock, "mark", fails)
+            with anyio.fail_after(PATIENCE_S):
+                await looked.wait()
+            await anyio.sleep(0.05)
+        assert await ks.set("a", "1")
