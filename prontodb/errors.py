@@ -8,7 +8,7 @@ ProntoError
 │   ├── NotANumberError      increment of something that is no whole number
 │   └── UnsupportedBackendError
 ├── NotFoundError            create it
-│   └── AddressNotFoundError, SessionNotFoundError
+│   └── AddressNotFoundError, SessionNotFoundError, BackupNotFoundError
 ├── ConflictError            read again, then decide
 │   ├── AddressExistsError
 │   └── RevisionConflictError
@@ -130,6 +130,14 @@ class SessionNotFoundError(NotFoundError):
     def __init__(self, session: str) -> None:
         self.session = session
         super().__init__(f"session {shown(session)} has ended or never was; 'prontodb session list' shows who is there")
+
+
+class BackupNotFoundError(NotFoundError):
+    """There is no such backup here, or it was pruned at this moment."""
+
+    def __init__(self, backup: str) -> None:
+        self.backup = backup
+        super().__init__(f"backup {shown(backup)} is not here (any more); 'prontodb backup list' shows all")
 
 
 class ConflictError(ProntoError):

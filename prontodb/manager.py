@@ -17,16 +17,19 @@ from prontodb.engine.sqlite import cloning
 from prontodb.engine.sqlite.engine import SqliteEngine
 from prontodb.engine.sqlite.lifecycle import Lifecycle
 from prontodb.errors import InvalidInputError, InvalidSettingsError
+from prontodb.jobs.book import JobBook
 from prontodb.keystore import Keystore
 from prontodb.log import event
 from prontodb.model.address import DEFAULT_NAME, Address
 from prontodb.model.clock import Clock
 from prontodb.model.holder import EXCLUSIVE, READ, SHARED
 from prontodb.model.layout import Layout
+from prontodb.model.moments import moment_of
 from prontodb.model.root import checked_root, root_from
 from prontodb.model.settings import Settings
 from prontodb.registry import configuration
 from prontodb.registry.addresses import AddressRegistry
+from prontodb.registry.jobs import JobRegistry
 from prontodb.registry.sessions import SessionRegistry
 from prontodb.session.book import SessionBook
 from prontodb.session.door import Door, attachment, checked_labels, checked_mode, checked_wait
@@ -34,16 +37,31 @@ from prontodb.session.live import CLOSE_S, LiveSessions
 from prontodb.storage.files import check_file_system, make_root, raise_descriptor_limit, resolved
 from prontodb.storage.lane import running_loop
 from prontodb.turns import Turns
+from prontodb.upkeep import Upkeep
+from prontodb.work import Work
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Mapping
+    from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping
+    from datetime import datetime
 
     from anyio.abc import TaskStatus
 
     from prontodb.addresses import AddressReport, AddressRow
+    from prontodb.backup.container import Listing
+    from prontodb.backup.create import BackupReport
+    from prontodb.backup.prune import PruneReport
+    from prontodb.backup.restore import RestoreReport
+    from prontodb.backup.verify import VerifyReport
     from prontodb.doctor import DoctorReport
-    from prontodb.model.reports import CopyReport, ImportReport
+    from prontodb.jobs.book import JobRow
+    from prontodb.jobs.compact import CompactReport
+    from prontodb.jobs.sweep import SweepReport
+    from prontodb.model.progress import Progress
+    from prontodb.model.reports import CopyReport, ImportReport, ReapReport
+    from prontodb.registry.jobs import Run
+    from prontodb.schedule.clockwork import Ended as JobResult
     from prontodb.session.book import SessionReport
+    from prontodb.upkeep import Show
 
 SPARE_DESCRIPTORS = 64
 """Left to the application when the number of open keystores is fitted to the descriptor limit."""
@@ -62,9 +80,11 @@ class SessionManager:
         settings: Settings,
         live: LiveSessions,
         sessions: SessionBook,
+        upkeep: Upkeep,
+        jobs: JobBook,
     ) -> None:
         self._engine, self._book, self._lifecycle, self._settings = engine, book, lifecycle, settings
-        self._live, self._sessions = live, sessions
+        self._live, self._sessions, self._upkeep, self._jobs = live, sessions, upkeep, jobs
         self._clock = engine._clock
         self._registered: set[Address] = set()
 
@@ -224,6 +244,120 @@ class SessionManager:
         async with self.session(wanted.user, wanted.cursor, mode=SHARED) as keystore:
             return await transfer.store(keystore, checked, on_conflict=on_conflict)
 
+    # Jobs: each can be called by hand, or runs on schedule (`open(jobs=True)`, `prontodb jobs run`)
+
+    async def sweep(self, *, trust_clock: bool = False, progress: Show = None) -> SweepReport:
+        """Delete expired entries everywhere, in small steps; addresses held by other processes are counted, not swept.
+
+        Skipped, and the report says why, after the wall clock was set by more than five minutes: unless `trust_clock`.
+        """
+        return await self._upkeep.sweep(trust_clock=trust_clock, show=progress)
+
+    async def backup(
+        self,
+        *,
+        full: bool = False,
+        user: str | None = None,
+        cursor: str | None = None,
+        output: str | os.PathLike[str] | None = None,
+        progress: Show = None,
+    ) -> BackupReport:
+        """Back up every address, or those of one user, or one; live keystores too, and no writer waits for it.
+
+        Writes what changed since the last backup of the same scope, or with `full` (and where there is none) whole
+        snapshots. Into the root's `backups/`, or the folder `output`, made when missing. The backup exists from one
+        instant on or not at all. An address that cannot be read is named in `failed` and keeps nobody from the others.
+        Raises `BusyError` while another backup is being made there, `StorageFullError`, `UnsafePathError`.
+        """
+        return await self._upkeep.drive(
+            lambda stop: self._upkeep.work.backup(full=full, user=user, cursor=cursor, output=output, stop=stop),
+            progress,
+        )
+
+    async def backups(self, place: str | None = None) -> Listing:
+        """Return the backups of this root, or of a folder given as a path: the oldest first, and what is unreadable."""
+        return await self._engine.beside(lambda: self._upkeep.work.backups(place))
+
+    async def verify(self, backup: str | None = None, *, progress: Show = None) -> VerifyReport:
+        """Test backups: every file by its hash, and states put together again in a scratch folder, entry by entry.
+
+        `backup` is an id or a path; None tests every file of all backups and tries some. Damage is in the report.
+        """
+        return await self._upkeep.drive(lambda stop: self._upkeep.work.verify(backup, stop=stop), progress)
+
+    async def prune(self, *, dry_run: bool = False, progress: Show = None) -> PruneReport:
+        """Remove the backups that the retention policy does not keep; `dry_run` only says which."""
+        return await self._upkeep.drive(lambda _: self._upkeep.work.prune(dry_run=dry_run), progress)
+
+    async def compact(self, *, progress: Show = None) -> CompactReport:
+        """Prune journals, give free pages back to the disk and cut logs: files really shrink."""
+        return await self._upkeep.compact(show=progress)
+
+    async def reap(self) -> ReapReport:
+        """Clear away what dead sessions left."""
+        return await self._upkeep.reap()
+
+    async def restore(
+        self,
+        backup: str | None = None,
+        *,
+        user: str | None = None,
+        cursor: str | None = None,
+        to: Address | str | None = None,
+        at: str | datetime | None = None,
+        into: str | os.PathLike[str] | None = None,
+        progress: Show = None,
+    ) -> RestoreReport:
+        """Bring addresses back to what a backup has of them: all in it, those of one user, or one.
+
+        `backup` is an id, or a path; None takes the newest, or the newest up to `at` (an aware datetime, or ISO text).
+        `to` gives a single address another name, `into` is another root, made when missing. Everything is tested
+        before anything is touched; each address is built beside its place and put in by rename, and what it held is
+        kept for `undo_restore`. Raises `AddressBusyError` while sessions are there, `CorruptError` for a damaged
+        backup, `NotFoundError`.
+        """
+        target = None if to is None else as_address(to)
+        at_ms = None if at is None else moment_of(at)
+        root = None if into is None else resolved(checked_root(_as_path(into), "into"))
+        restoring = await self._engine.beside(
+            lambda: self._upkeep.work.restoring(backup, user=user, cursor=cursor, target=target, at_ms=at_ms, into=root)
+        )
+        if root is None:
+            for address in restoring.targets:
+                await self._engine.release(address)
+
+        def steps(stop: Callable[[], bool]) -> Generator[Progress, None, RestoreReport]:
+            restoring.stop = stop
+            return restoring.steps()
+
+        return await self._upkeep.drive(steps, progress)
+
+    async def undo_restore(self, address: Address | str) -> None:
+        """Change an address with what its last restore put aside; once more, and it is as before."""
+        wanted = as_address(address)
+        await self._engine.release(wanted)
+        await self._engine.beside(lambda: self._upkeep.work.undo_restore(wanted))
+
+    async def run_job(self, name: str, *, progress: Show = None) -> JobResult:
+        """Run one of the jobs now, as the schedule would: recorded, within its rules. Raises when it failed."""
+        return await self._upkeep.run_job(name, progress)
+
+    async def jobs(self) -> list[JobRow]:
+        """Return every job with its schedule, its last run and its next."""
+        return await self._engine.beside(self._jobs.list)
+
+    async def job_runs(self, name: str | None = None, *, limit: int = 50) -> list[Run]:
+        """Return the last runs of one job or of all, the newest first."""
+        return await self._engine.beside(lambda: self._jobs.runs(name, limit))
+
+    async def pause_jobs(self, name: str | None = None) -> None:
+        """Drop the beats of a job, or of all jobs, from now on and in all processes, until `resume_jobs`."""
+        await self._engine.beside(lambda: self._jobs.pause(name))
+
+    async def resume_jobs(self, name: str | None = None) -> None:
+        """Go on with a job that was paused, or with all."""
+        await self._engine.beside(lambda: self._jobs.resume(name))
+
     async def doctor(self, *, deep: bool = False, repair: bool = False) -> DoctorReport:
         """Examine the whole root; with `repair`, heal what can be healed safely."""
         layout, limits = self._lifecycle.layout, self._settings.limits
@@ -248,7 +382,7 @@ def _as_path(root: object) -> str:
 
 def _built(
     layout: Layout, settings: Settings, clock: Clock, descriptors: int
-) -> tuple[SessionManager, LiveSessions, SqliteEngine]:
+) -> tuple[SessionManager, LiveSessions, SqliteEngine, Upkeep]:
     """Build the parts of one root and hand them to each other."""
     index_wait_s = min(settings.wait_s, INDEX_WAIT_S)
     registry = AddressRegistry(layout, wait_s=index_wait_s, one_shot=False)
@@ -269,15 +403,30 @@ def _built(
         attachment(os.environ.get("PRONTODB_SESSION")),
         layout.root,
     )
+    sessions = SessionBook(lifecycle, roll, clock, settings.limits)
+    notebook = JobRegistry(layout, wait_s=index_wait_s, one_shot=False)
+    # A restore may wait for a lock: it keeps its own thread busy, and is rare.
+    patient = Lifecycle(
+        layout,
+        clock,
+        registry,
+        wait_s=settings.wait_s,
+        one_shot=False,
+        unsafe_file_system=settings.unsafe_file_system,
+    )
+    work = Work(layout, settings, clock, patient, notebook)
+    upkeep = Upkeep(layout, work, engine, live, sessions, notebook, clock)
     manager = SessionManager(
         engine,
         AddressBook(layout, lifecycle, registry, clock=clock, wait_s=settings.wait_s),
         lifecycle,
         settings,
         live,
-        SessionBook(lifecycle, roll, clock, settings.limits),
+        sessions,
+        upkeep,
+        JobBook(layout, notebook, clock),
     )
-    return manager, live, engine
+    return manager, live, engine, upkeep
 
 
 @asynccontextmanager
@@ -286,14 +435,17 @@ async def open_manager(
     *,
     settings: Settings | None = None,
     clock: Clock | None = None,
+    jobs: bool = False,
     end_on_sigterm: bool = False,
 ) -> AsyncIterator[SessionManager]:
     """Open a root and yield its manager; leaving the block ends its sessions, closes everything and ends every thread.
 
     `root` is an absolute path, made when it does not exist; None takes what PRONTODB_HOME, XDG_DATA_HOME or HOME say.
-    `settings` None reads `registry/global_config.json`. With `end_on_sigterm`, SIGTERM cancels the block, which ends as
-    ever, and then the program with exit code 143; without it SIGTERM is the application's affair. Enter and leave the
-    block in one task: it owns a task group. Raises `UnsupportedBackendError` outside asyncio.
+    `settings` None reads `registry/global_config.json`. With `jobs`, the scheduled jobs of the root run while the block
+    does, unless another process runs them already; then this one takes over when that ends. With `end_on_sigterm`,
+    SIGTERM cancels the block, which ends as ever, and then the program with exit code 143; without it SIGTERM is the
+    application's affair. Enter and leave the block in one task: it owns a task group.
+    Raises `UnsupportedBackendError` outside asyncio.
     """
     running_loop()
     if settings is not None and not isinstance(settings, Settings):
@@ -309,13 +461,18 @@ async def open_manager(
             event("settings.warning", reason=warning)
     if not settings.unsafe_file_system:
         check_file_system(layout.root)
-    manager, live, engine = _built(layout, settings, clock, descriptors)
+    manager, live, engine, upkeep = _built(layout, settings, clock, descriptors)
+    # Made before anything runs: a wrong schedule is refused here and now.
+    runner = upkeep.runner() if jobs else None
     event("manager.opened", root=layout.root, max_open_keystores=engine.max_open, descriptor_limit=descriptors)
     error: BaseException | None = None
     terminated: list[int] = []
     try:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(live.watch)
+            tasks.start_soon(upkeep.keep_own)
+            if runner is not None:
+                tasks.start_soon(runner.run)
             if end_on_sigterm:
                 terminated = await tasks.start(_cancel_on_sigterm, tasks.cancel_scope)
             try:

@@ -67,11 +67,24 @@ def _plain(value: object) -> str:
     return "none" if value is None else str(value)
 
 
+def _sections(layout: Layout) -> list[str]:
+    """Check what the file says of jobs and backups; return warnings of what is unknown there."""
+    from prontodb.backup.retention import Policy
+    from prontodb.jobs import plan
+    from prontodb.registry import configuration
+
+    _, of_jobs = plan.schedules_of(configuration.section(layout, "jobs"))
+    backups, of_backups = plan.backups_of(configuration.section(layout, "backups"))
+    return [*of_jobs, *of_backups, *Policy.parse(backups.retention)[1]]
+
+
 def do_settings_check(args: Args) -> int:
     """Say whether the settings file is right."""
     from prontodb.registry import configuration
 
-    _, warnings = configuration.load(Layout(root(args)))
+    layout = Layout(root(args))
+    _, warnings = configuration.load(layout)
+    warnings += _sections(layout)
     for warning in warnings:
         output.note(warning)
     if not warnings:

@@ -7,10 +7,11 @@ LISTING = "Listing"
 LIFETIME = "Lifetimes"
 ADDRESS = "Addresses"
 SESSION = "Sessions"
+BACKUP = "Backups and jobs"
 TRANSFER = "In and out"
 ABOUT = "About this root"
 
-GROUPS = (DATA, LISTING, LIFETIME, ADDRESS, SESSION, TRANSFER, ABOUT)
+GROUPS = (DATA, LISTING, LIFETIME, ADDRESS, SESSION, BACKUP, TRANSFER, ABOUT)
 
 COMMANDS = {
     "set": ("data", "do_set", "store a value: an argument, or what is piped", DATA),
@@ -43,6 +44,19 @@ COMMANDS = {
     "session show": ("sessions", "do_session_show", "describe one session", SESSION),
     "session end": ("sessions", "do_session_end", "ask a session to end, or put it out", SESSION),
     "run": ("running", "do_run", "run a command with an address to itself", SESSION),
+    "backup": ("backups", "do_backup", "the same as backup create", BACKUP),
+    "backup create": ("backups", "do_backup_create", "back up all addresses, or some", BACKUP),
+    "backup list": ("backups", "do_backup_list", "list the backups", BACKUP),
+    "backup show": ("backups", "do_backup_show", "describe one backup", BACKUP),
+    "backup verify": ("backups", "do_backup_verify", "test that backups are whole", BACKUP),
+    "backup prune": ("backups", "do_backup_prune", "remove what retention does not keep", BACKUP),
+    "restore": ("restoring", "do_restore", "bring addresses back from a backup", BACKUP),
+    "jobs list": ("jobs", "do_jobs_list", "list the jobs, their last and next runs", BACKUP),
+    "jobs run": ("jobs", "do_jobs_run", "run the jobs on schedule, until it is ended", BACKUP),
+    "jobs once": ("jobs", "do_jobs_once", "run one job now", BACKUP),
+    "jobs pause": ("jobs", "do_jobs_pause", "run no jobs, or not that one, until resumed", BACKUP),
+    "jobs resume": ("jobs", "do_jobs_resume", "go on with what was paused", BACKUP),
+    "jobs history": ("jobs", "do_jobs_history", "list the last runs", BACKUP),
     "export": ("transfer", "do_export", "print entries as JSON lines", TRANSFER),
     "import": ("transfer", "do_import", "store entries from JSON lines", TRANSFER),
     "settings show": ("about", "do_settings_show", "print every setting of this root", ABOUT),

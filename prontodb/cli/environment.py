@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from prontodb.model.settings import Settings
     from prontodb.session.book import SessionBook
     from prontodb.session.hold import Holding
+    from prontodb.work import Work
 
 
 def root(args: Args) -> str:
@@ -130,6 +131,15 @@ class Place:
         from prontodb.model.clock import Clock
 
         return direct.lifecycle(self.layout, self.limits, Clock(), unsafe_file_system=self.settings.unsafe_file_system)
+
+    def work(self) -> Work:
+        """Return the long works that can be done here."""
+        from prontodb.model.clock import Clock
+        from prontodb.registry.jobs import JobRegistry
+        from prontodb.work import Work
+
+        registry = JobRegistry(self.layout, wait_s=min(self.limits.wait_s, 0.5), one_shot=True)
+        return Work(self.layout, self.settings, Clock(), self.lifecycle(), registry)
 
     def key(self, args: Args, path: str) -> str:
         """Return the key that a path names under this command's options."""

@@ -48,6 +48,18 @@ _MEANING = {
     "--wait": "how long to try, in seconds; 0 tries once (default: the setting wait_s)",
     "--force": "take the address away from the session",
     "--kill": "with --force: kill the session's process",
+    "--full": "whole snapshots of everything",
+    "--incremental": "what changed since the last backup; the default, full where there is none",
+    "--output": "put it into this folder, made when missing, and not into the root",
+    "--list": "the same as 'backup list'",
+    "--restore": "the same as 'restore REF --yes'",
+    "--dry-run": "only say what would be done",
+    "--as": "give the one address that is restored another name",
+    "--at": "the newest backup up to this moment: 2026-11-21T10:00:00Z (UTC without a zone)",
+    "--into": "restore into another root, made when missing",
+    "--undo": "bring back what a restore has put aside",
+    "--limit": "this many at most",
+    "--trust-clock": "the wall clock is right now, however it was set: sweep by it",
 }
 _EVERYWHERE = ("--user", "--cursor", "--root", "--json", "--quiet", "--log", "--debug")
 
@@ -79,7 +91,8 @@ def show(name: str) -> int:
     if not name:
         text = _overview()
     elif name in FAMILIES:
-        text = "\n\n".join(_explained(f"{name} {action}") for action in actions(name))
+        alone = [name] if name in COMMANDS else []
+        text = "\n\n".join(map(_explained, (*alone, *(f"{name} {action}" for action in actions(name)))))
     else:
         text = _explained(name)
     output.line(text)

@@ -49,6 +49,18 @@ OPTIONS: dict[str, str | None] = {
     "--wait": "SECONDS",
     "--force": None,
     "--kill": None,
+    "--full": None,
+    "--incremental": None,
+    "--output": "DIR",
+    "--list": None,
+    "--restore": "REF",
+    "--dry-run": None,
+    "--as": "USER/CURSOR",
+    "--at": "TIME",
+    "--into": "ROOT",
+    "--undo": None,
+    "--limit": "N",
+    "--trust-clock": None,
 }
 """Every option there is; the text is what its value is called, None a switch."""
 
@@ -135,7 +147,7 @@ class Line:
         name = self._take()
         if name in FAMILIES and not (self.words and self._asks_for_help(1)):
             if not self.words:
-                if "--help" in self.options:
+                if "--help" in self.options or name in COMMANDS:
                     return name
                 raise UsageError(f"{name} needs one of: {', '.join(actions(name))}", name)
             if f"{name} {self.words[0]}" not in COMMANDS:
@@ -196,6 +208,15 @@ class Args:
         if 0 < found < 10**9 or (or_zero and found == 0):
             return found
         raise self.usage_error(f"{option} is a number of seconds{'' if or_zero else ' above 0'}, not {shown(text)}")
+
+    def count(self, option: str) -> int | None:
+        """Return the whole number above 0 given with an option; None when it was left out."""
+        text = self.text(option)
+        if text is None:
+            return None
+        if text.isascii() and text.isdigit() and int(text[:12]) > 0 and len(text) < 12:
+            return int(text)
+        raise self.usage_error(f"{option} is a whole number above 0, not {shown(text)}")
 
     def flag(self, option: str) -> bool:
         """True when a switch was given."""

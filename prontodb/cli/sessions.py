@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from typing import TYPE_CHECKING
 
-from prontodb.cli import output
+from prontodb.cli import output, tables
 from prontodb.cli.environment import Place
 from prontodb.cli.output import DONE
 from prontodb.cli.parsing import Args, Syntax
+from prontodb.cli.progress import duration_text
 from prontodb.errors import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from prontodb.session.book import SessionBook, SessionReport
 
 HEAD = ("session", "address", "mode", "pid", "for", "program", "host")
-NARROWEST = 6
-"""A column that must give way keeps this many characters."""
 
 SYNTAX = {
     "session list": Syntax(
@@ -68,13 +64,8 @@ def do_session_list(args: Args) -> int:
     if args.flag("--json"):
         for session in found:
             output.json_line(session.as_dict())
-    elif found and output.on_terminal():
-        rows = [HEAD, *(_row(session) for session in found)]
-        for line in columns(rows, shutil.get_terminal_size().columns):
-            output.line(line)
     else:
-        for session in found:
-            output.line("\t".join(_row(session)))
+        tables.show(HEAD, [_row(session) for session in found])
     if not found:
         output.note("no sessions")
     _tell_notes(book)
@@ -94,28 +85,8 @@ def _row(session: SessionReport) -> tuple[str, ...]:
 
 
 def lasted(seconds: float) -> str:
-    """Return a length of time in its largest unit: 7s, 12m, 5h, 3d."""
-    whole = max(0, int(seconds))
-    for unit, length in (("d", 86_400), ("h", 3_600), ("m", 60)):
-        if whole >= length:
-            return f"{whole // length}{unit}"
-    return f"{whole}s"
-
-
-def columns(rows: Sequence[Sequence[str]], width: int) -> list[str]:
-    """Return a table as lines of at most `width` characters: the widest of the later columns give way first."""
-    widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
-    # The id is never cut: it is there to be copied.
-    while sum(widths) + 2 * (len(widths) - 1) > width:
-        widest = max(range(1, len(widths)), key=lambda n: widths[n])
-        if widths[widest] <= NARROWEST:
-            break
-        widths[widest] -= 1
-    return ["  ".join(_fit(text, room) for text, room in zip(row, widths, strict=True)).rstrip() for row in rows]
-
-
-def _fit(text: str, room: int) -> str:
-    return text.ljust(room) if len(text) <= room else f"{text[: room - 1]}…"
+    """Return a length of time in its largest unit, for a narrow column: 7s, 12m, 5h, 3d."""
+    return "".join(duration_text(int(seconds)).split(" ")[:2])
 
 
 def do_session_show(args: Args) -> int:

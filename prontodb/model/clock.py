@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import time
 
+# Where there is none, a suspended machine's time stands still.
+_BOOTTIME = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
 
 class Clock:
     """The machine's clocks. Expiry uses the wall clock, deadlines the monotonic one (D24)."""
@@ -17,6 +20,10 @@ class Clock:
     def monotonic_s(self) -> float:
         """Seconds that never go backwards; only differences mean anything."""
         return time.monotonic()
+
+    def boottime_s(self) -> float:
+        """Like `monotonic_s`, and goes on while the machine sleeps; the same for all processes until it boots."""
+        return time.clock_gettime(_BOOTTIME)
 
 
 class ManualClock(Clock):
@@ -34,6 +41,10 @@ class ManualClock(Clock):
 
     def monotonic_s(self) -> float:
         """Seconds advanced so far."""
+        return self._monotonic_s
+
+    def boottime_s(self) -> float:
+        """Seconds advanced so far; a manual machine never sleeps."""
         return self._monotonic_s
 
     def advance(self, seconds: float) -> None:

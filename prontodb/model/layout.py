@@ -8,11 +8,15 @@ from prontodb.model.value import Value
 ADDRESSES = "addresses"
 REGISTRY = "registry"
 LOCKS = "locks"
+BACKUPS = "backups"
 KEYSTORE_FILE = "keystore.db"
 METADATA_FILE = "metadata.json"
 CONFIG_FILE = "global_config.json"
 ADDRESS_REGISTRY_FILE = "address_registry.db"
 SESSION_REGISTRY_FILE = "active_sessions.db"
+BACKUPS_LOCK_FILE = ".backups.lock"
+JOB_REGISTRY_FILE = "jobs.db"
+JOBS_LOCK_FILE = "jobs.lock"
 ADDRESS_LOCK_FILE = "address.lock"
 CREATE_LOCK_FILE = "create.lock"
 GATE_LOCK_FILE = "gate.lock"
@@ -54,6 +58,10 @@ class Layout(Value):
     def registry_lock_parts(self) -> tuple[str, ...]:
         """The folder of the lock under which an index is made or set aside; no user has an empty name."""
         return (REGISTRY, LOCKS, "@")
+
+    def jobs_lock_parts(self) -> tuple[str, ...]:
+        """The folder of the lock that whoever runs the scheduled jobs holds; a user's name cannot begin so."""
+        return (REGISTRY, LOCKS, "@jobs@")
 
     def path(self, *parts: str) -> str:
         """The absolute path of `parts` below the root."""

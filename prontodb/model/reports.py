@@ -33,3 +33,10 @@ class ImportReport:
     """Entries of the file whose moment of expiry has passed; they were left out."""
     batches: int = 0
     """Steps that wrote, each all or nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReapReport:
+    """What reaping did: the ids of the dead sessions whose remains were cleared away."""
+
+    sessions: tuple[str, ...] = ()

@@ -39,7 +39,7 @@ class _Rule:
     def check(self, value: object) -> None:
         """Raise `InvalidSettingsError` when the setting cannot be `value`."""
         if not (self.optional and value is None) and not self.accepts(value):
-            raise InvalidSettingsError(f"setting {self.name} is {_told(value)}; allowed: {self.allowed}")
+            raise InvalidSettingsError(f"setting {self.name} is {told(value)}; allowed: {self.allowed}")
 
     def accepts(self, value: object) -> bool:
         """Return whether the setting can be `value`; each kind of rule below says it for itself."""
@@ -91,7 +91,7 @@ class _Range(_Rule):
         return (self.fractions or isinstance(value, int)) and self.lowest <= value <= self.highest
 
 
-def _told(value: object) -> str:
+def told(value: object) -> str:
     """Return a wrong value for a message: short, on one line, whatever it is."""
     if isinstance(value, str):
         return shown(value)
@@ -123,6 +123,9 @@ _RULES: tuple[_Rule, ...] = (
     _Range("max_open_keystores", 1, 10_000, "keystores that one process keeps open at once"),
     _Range("lanes", 1, 64, "threads that write", optional=True),
     _Range("cache_bytes", 0, _TIB, "memory for recent entries of one exclusive session; 0 for no cache"),
+    _Range("journal_days", 0, 36_500, "days that changes stay in the journal; never less than a backup has yet to see"),
+    _Range("journal_records", 0, 10**12, "changes that stay in the journal of one address, however young"),
+    _Range("undo_days", 0, 36_500, "days that a restore can be undone; the old contents take room until then"),
     _Switch(
         "inline_reads",
         "read small things on the event loop's own thread, which is faster than asking another",
@@ -156,6 +159,9 @@ class Settings(Value):
         "max_open_keystores",
         "lanes",
         "cache_bytes",
+        "journal_days",
+        "journal_records",
+        "undo_days",
         "inline_reads",
         "unsafe_file_system",
     )
@@ -172,6 +178,9 @@ class Settings(Value):
     max_open_keystores: int
     lanes: int | None
     cache_bytes: int
+    journal_days: int
+    journal_records: int
+    undo_days: int
     inline_reads: bool
     unsafe_file_system: bool
 
@@ -190,6 +199,9 @@ class Settings(Value):
         max_open_keystores: int = 256,
         lanes: int | None = None,
         cache_bytes: int = 16 * MIB,
+        journal_days: int = 30,
+        journal_records: int = 1_000_000,
+        undo_days: int = 7,
         inline_reads: bool = True,
         unsafe_file_system: bool = False,
     ) -> None:
@@ -206,6 +218,9 @@ class Settings(Value):
             max_open_keystores,
             lanes,
             cache_bytes,
+            journal_days,
+            journal_records,
+            undo_days,
             inline_reads,
             unsafe_file_system,
         )
@@ -261,7 +276,7 @@ class Settings(Value):
         No value is converted: a field of another type or out of range raises `InvalidSettingsError`.
         """
         if not isinstance(fields, dict):
-            raise InvalidSettingsError(f"the settings must be a JSON object, not {_told(fields)}")
+            raise InvalidSettingsError(f"the settings must be a JSON object, not {told(fields)}")
         settings = cls(**{name: value for name, value in fields.items() if name in _RULE})
         unknown = [name for name in fields if name not in _RULE]
         warnings = [f"{_unknown(name)} it is ignored" for name in unknown[:MAX_WARNINGS]]

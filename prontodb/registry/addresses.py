@@ -77,7 +77,7 @@ class AddressRegistry:
             "the address registry",
             application_id=APPLICATION_ID,
             version=FORMAT,
-            schema=_SCHEMA,
+            schema=(_SCHEMA,),
             wait_s=wait_s,
             one_shot=one_shot,
         )

@@ -37,6 +37,26 @@ def load(layout: Layout) -> tuple[Settings, list[str]]:
         raise InvalidSettingsError(f"{shown(layout.path(REGISTRY, CONFIG_FILE))}: {error}") from error
 
 
+def section(layout: Layout, name: str) -> object:
+    """Return a section of the file beside the settings, such as "jobs"; an empty object when it says nothing of it."""
+    try:
+        with open_root(layout.root, REGISTRY) as folder:
+            fields = _read(folder)
+    except FileNotFoundError:
+        return {}
+    return {} if fields is None else fields.get(name, {})
+
+
+def stamp(layout: Layout) -> tuple[int, int, int] | None:
+    """Return what changes whenever the file does, without reading it; None when there is none."""
+    try:
+        with open_root(layout.root, REGISTRY) as folder:
+            found = folder.stat(CONFIG_FILE)
+    except FileNotFoundError:
+        return None
+    return None if found is None else (found.st_ino, found.st_size, found.st_mtime_ns)
+
+
 def save(layout: Layout, settings: Settings) -> None:
     """Make the file hold `settings`: what differs from the defaults, beside every field that is not ours.
 

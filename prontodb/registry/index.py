@@ -33,7 +33,7 @@ class Index:
         *,
         application_id: int,
         version: int,
-        schema: str,
+        schema: tuple[str, ...],
         wait_s: float,
         one_shot: bool,
     ) -> None:
@@ -115,7 +115,7 @@ class Index:
                 path,
                 application_id=self._application_id,
                 version=self._version,
-                schema=frozenset({self._schema}),
+                schema=frozenset(self._schema),
                 wal=mode == sqlite.READ_WRITE,
             )
             sqlite.lock_down(connection)
@@ -168,7 +168,7 @@ class Index:
             f"{folder.path}/{staged}",
             (),
             (
-                (self._schema, ()),
+                *((statement, ()) for statement in self._schema),
                 (f"PRAGMA application_id={self._application_id}", ()),
                 (f"PRAGMA user_version={self._version}", ()),
                 *inserts,

@@ -78,7 +78,7 @@ class SessionRegistry:
             "the registry of sessions",
             application_id=APPLICATION_ID,
             version=FORMAT,
-            schema=_SCHEMA,
+            schema=(_SCHEMA,),
             wait_s=wait_s,
             one_shot=one_shot,
         )

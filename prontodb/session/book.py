@@ -159,6 +159,15 @@ class SessionBook:
             self._registry.update_if_possible((), before)
         return sorted(before)
 
+    def reap_all(self) -> list[str]:
+        """Clear away what dead sessions left, at every address; return their ids."""
+        reaped: list[str] = []
+        for address in self._locked():
+            found = self._looked(address, lambda address: holders.at(self._layout.root, self._parts(address)))
+            if any(not one.live for one in found) or self._has_retired(self._parts(address)):
+                reaped += self.reap(address)
+        return reaped
+
     def _has_retired(self, parts: tuple[str, ...]) -> bool:
         try:
             with open_root(self._layout.root, *parts, RETIRED_LOCKS) as folder:

@@ -99,6 +99,10 @@ class LiveSessions:
     def __len__(self) -> int:
         return len(self._live)
 
+    def exclusive(self) -> list[Live]:
+        """Return the sessions that hold their address alone, and do now."""
+        return [live for live in self._live.values() if live.stay.is_exclusive and not live.ended]
+
     # Opening
 
     @asynccontextmanager

@@ -66,6 +66,8 @@ _PRAGMA, _ATTACH, _DETACH, _FUNCTION = 19, 24, 25, 31
 _DDL = frozenset((*range(1, 9), *range(10, 18), 26, 27, 28, 29, 30))
 _OK, _DENY = 0, 1
 _PROBE_BYTES = 65_536
+_STEPS_BETWEEN_LOOKS = 100_000
+"""Steps of SQLite's machine, a few milliseconds, between two looks whether a long statement shall end."""
 
 _READABLE_PRAGMAS = frozenset({
     "application_id", "user_version", "journal_mode", "synchronous", "page_count", "page_size", "freelist_count",
@@ -172,6 +174,31 @@ def build(
         connection.close()
     if not whole or os.path.lexists(f"{path}-wal"):
         raise UnavailableError(f"the disk did not take all of {shown(path)}; see the system's log")
+
+
+def vacuum_into(connection: Connection, target: str, stop: Callable[[], bool]) -> None:
+    """Write what a reading connection sees, compacted, into the existing empty file `target`.
+
+    SQLite attaches the file for it, which is denied at all other times. Ends early with an error once `stop()` is true.
+    """
+
+    def authorize(action: int, first: str | None, second: str | None, *_: object) -> int:
+        if action == _ATTACH:
+            return _OK if first == target else _DENY
+        return _DENY if action == _FUNCTION and (second or "").lower() in _REFUSED_FUNCTIONS else _OK
+
+    connection.set_authorizer(None)
+    # The source stays as it is all the same: it was opened with mode=ro.
+    connection.execute("PRAGMA query_only=OFF").close()
+    connection.set_authorizer(authorize)
+    connection.set_progress_handler(lambda: int(stop()), _STEPS_BETWEEN_LOOKS)
+    try:
+        connection.execute("VACUUM INTO ?", (target,)).close()
+    finally:
+        connection.set_progress_handler(None, 0)
+        connection.set_authorizer(None)
+        connection.execute("PRAGMA query_only=ON").close()
+        lock_down(connection)
 
 
 def lock_down(connection: Connection) -> None:

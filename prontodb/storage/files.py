@@ -17,17 +17,22 @@ from prontodb.errors import (
     UnsafePathError,
     shown,
 )
-from prontodb.model.layout import ADDRESSES, REGISTRY
+from prontodb.model.layout import ADDRESSES, BACKUPS_LOCK_FILE, REGISTRY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
 
 FOLDER_MODE = 0o700
 FILE_MODE = 0o600
 _OTHERS_WRITE = 0o022
 _OTHERS_ANY = 0o077
+_OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+_OURS = frozenset({ADDRESSES, REGISTRY, BACKUPS_LOCK_FILE})
+"""One of these stands in every folder that is ours from the top."""
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _READ_ONLY = frozenset({errno.EROFS})
@@ -149,18 +154,33 @@ class Folder:
 
     def create(self, name: str, data: bytes) -> None:
         """Create the file `name` with `data`, private and fsynced; it must not exist."""
+        with NewFile(self, name) as file:
+            file.write(data)
+
+    def sync_file(self, name: str) -> None:
+        """Make what the file `name` holds survive a power cut; one that no connection is open on."""
         try:
-            fd = os.open(
-                name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE, dir_fd=self.fd
-            )
+            fd = os.open(name, _OPEN_FILE, dir_fd=self.fd)
             try:
-                os.fchmod(fd, FILE_MODE)
-                rest = memoryview(data)
-                while rest:
-                    rest = rest[os.write(fd, rest) :]
                 os.fsync(fd)
             finally:
                 os.close(fd)
+        except OSError as error:
+            raise translated(error, f"{self.path}/{name}") from error
+
+    def chunks(self, name: str, size: int = 1024 * 1024) -> Iterator[bytes]:
+        """Yield the bytes of the file `name`, checked as every file of ours; FileNotFoundError when there is none."""
+        if self.check_file(name) is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), f"{self.path}/{name}")
+        try:
+            fd = os.open(name, _OPEN_FILE, dir_fd=self.fd)
+            try:
+                while chunk := os.read(fd, size):
+                    yield chunk
+            finally:
+                os.close(fd)
+        except FileNotFoundError:
+            raise
         except OSError as error:
             raise translated(error, f"{self.path}/{name}") from error
 
@@ -275,6 +295,52 @@ class Folder:
             raise translated(error, self.path) from error
 
 
+class NewFile:
+    """A file in the making, private from its first moment; leaving the block syncs it, or after an error removes it."""
+
+    __slots__ = ("_fd", "_folder", "_name", "size_bytes")
+
+    def __init__(self, folder: Folder, name: str) -> None:
+        self._folder, self._name, self._fd, self.size_bytes = folder, name, -1, 0
+
+    def __enter__(self) -> NewFile:
+        kind = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            self._fd = os.open(self._name, kind, FILE_MODE, dir_fd=self._folder.fd)
+            os.fchmod(self._fd, FILE_MODE)
+        except OSError as error:
+            if self._fd >= 0:
+                os.close(self._fd)
+            raise self._failed(error) from error
+        return self
+
+    def write(self, data: bytes) -> None:
+        """Add `data` at the end."""
+        rest = memoryview(data)
+        try:
+            while rest:
+                rest = rest[os.write(self._fd, rest) :]
+        except OSError as error:
+            raise self._failed(error) from error
+        self.size_bytes += len(data)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                os.fsync(self._fd)
+        except OSError as failure:
+            raise self._failed(failure) from failure
+        finally:
+            os.close(self._fd)
+            if kind is not None:
+                self._folder.remove(self._name)
+
+    def _failed(self, error: OSError) -> ProntoError:
+        return translated(error, f"{self._folder.path}/{self._name}")
+
+
 def kind(found: os.stat_result) -> str:
     """Return what kind of file this is, for a message."""
     kinds = (
@@ -315,7 +381,7 @@ def _refuse_somebody_elses(folder: Folder, found: os.stat_result) -> None:
     """Refuse a folder open to others that holds other things than ours: using it as a root would close it to them."""
     if found.st_mode & _OTHERS_ANY and found.st_uid == os.geteuid():
         names = folder.names()
-        if names and ADDRESSES not in names and REGISTRY not in names:
+        if names and not _OURS.intersection(names):
             raise UnsafePathError(
                 f"{shown(folder.path)} holds other things and is open to others; name a folder of its own as the root, "
                 f"or close it first with: chmod go-rwx {folder.path}"
@@ -456,7 +522,7 @@ def read_json(folder: Folder, name: str) -> object:
 
     path = f"{folder.path}/{name}"
     try:
-        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=folder.fd)
+        fd = os.open(name, _OPEN_FILE, dir_fd=folder.fd)
         with open(fd, "rb") as file:
             data = file.read(MAX_JSON_BYTES + 1)
     except FileNotFoundError:

@@ -111,12 +111,17 @@ class Lane:
         self.submit(call, future)
         return future
 
-    async def run_to_end(self, call: Callable[[], T]) -> T:
-        """Run `call` and return its result; when cancelled, wait for its end first, so that it never runs on alone."""
+    async def run_to_end(self, call: Callable[[], T], on_cancel: Callable[[], None] | None = None) -> T:
+        """Run `call` and return its result; when cancelled, wait for its end first, so that it never runs on alone.
+
+        `on_cancel` is called before that wait: it may tell `call` to make haste.
+        """
         future = self.run(call)
         try:
             await asyncio.wait([future])
         except asyncio.CancelledError:
+            if on_cancel is not None:
+                on_cancel()
             future.add_done_callback(_taken)
             with anyio.CancelScope(shield=True):
                 await asyncio.wait([future])

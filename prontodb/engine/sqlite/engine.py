@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 
-from prontodb.engine.sqlite import fencing, folders, opening, transactions, writing
+from prontodb.engine.sqlite import fencing, folders, opening, transactions, upkeep, writing
 from prontodb.engine.sqlite.open_keystore import OpenKeystore
 from prontodb.errors import AddressNotFoundError, BusyError, ClosedError, StorageFullError, UnavailableError
 from prontodb.log import event
@@ -105,14 +105,17 @@ class SqliteEngine:
         store = await self.store(address)
         return SqliteKeyspace(self, store)
 
-    async def beside(self, work: Callable[[], T], *, brief: bool = False) -> T:
+    async def beside(
+        self, work: Callable[[], T], *, brief: bool = False, on_cancel: Callable[[], None] | None = None
+    ) -> T:
         """Run something long on a side thread; when cancelled, return once it has ended.
 
-        One thread is kept for what is `brief`, so that it need not wait for a scan of minutes.
+        One thread is kept for what is `brief`, so that it need not wait for a scan of minutes. `on_cancel` may tell
+        `work` to make haste.
         """
         self.check_usable()
         lanes = self._side_lanes if brief else self._side_lanes[:-1]
-        return await min(reversed(lanes), key=lambda lane: lane.load).run_to_end(work)
+        return await min(reversed(lanes), key=lambda lane: lane.load).run_to_end(work, on_cancel)
 
     async def patiently(self, work: Callable[[], T], wait_s: float | None = None) -> T:
         """Run what takes locks of addresses, again while others hold them, up to the deadline.
@@ -451,6 +454,22 @@ class SqliteKeyspace:
             return writing.sweep(connection, target, limit, fence, self._clock.wall_ms())
 
         return await self._with_reserve(store, work)
+
+    async def prune_journal(self, rule: upkeep.Rule, fence: Fence) -> int:
+        """Take some old rows out of the journal; return how many changes they told of, 0 when none is left to go."""
+        store = await self._store()
+        return await self._with_reserve(
+            store,
+            lambda connection, target: upkeep.prune_journal(connection, target, rule, fence, self._clock.wall_ms()),
+        )
+
+    async def give_back(self) -> int:
+        """Give some free pages back to the disk; return how many bytes, 0 when none are left."""
+        return await (await self._store()).on_writer(lambda connection, _: upkeep.give_back(connection))
+
+    async def cut_log(self) -> bool:
+        """Cut the log to nothing; False when a reader or writer is in the way."""
+        return await (await self._store()).on_writer(lambda connection, _: upkeep.cut_log(connection))
 
     async def _with_reserve(self, store: OpenKeystore, work: Callable[[Connection, Target], T]) -> T:
         """Run a small write that must go through on a full disk, too: in the room of the reserve."""

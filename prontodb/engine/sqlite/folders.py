@@ -25,7 +25,7 @@ from prontodb.storage.files import Folder, make_root, open_root, translated
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from prontodb.model.layout import Layout
 
@@ -112,6 +112,21 @@ class Staged:
         self.user.rename(self.name, self.address.cursor)
         self.close()
 
+    def replace(self, now_ms: int, between: Callable[[], None]) -> str | None:
+        """Give the folder its name and keep what had it until now; return under which name, None when nothing had it.
+
+        A crash in between leaves the old contents to be put back (`remove_remains`).
+        """
+        self.folder.sync()
+        cursor, old = self.address.cursor, None
+        if self.user.stat(cursor) is not None:
+            old = _name_for_old(self.user, self.address, now_ms)
+            self.user.rename(cursor, old)
+            between()
+        self.user.rename(self.name, cursor)
+        self.close()
+        return old
+
     def discard(self) -> None:
         """Remove what was staged."""
         self.folder.close()
@@ -126,6 +141,18 @@ class Staged:
 
 def stage(layout: Layout, address: Address, created_at_ms: int) -> Staged:
     """Build a complete, empty keystore beside its place. The caller publishes or discards it."""
+    staged = stage_nothing(layout, address)
+    try:
+        staged.folder.create(KEYSTORE_FILE, schema.image_for_new_keystore(_template(staged.folder)))
+        staged.folder.create(METADATA_FILE, metadata.image(created_at_ms))
+    except BaseException:
+        staged.discard()
+        raise
+    return staged
+
+
+def stage_nothing(layout: Layout, address: Address) -> Staged:
+    """Make an empty folder beside the place of an address, for the caller to fill, and publish or discard."""
     user = make_root(layout.root, *layout.user_parts(address.user))
     # Whoever made the folders above may have been killed before syncing their names; what is acknowledged here must
     # not hang from a name that a power cut takes away.
@@ -134,18 +161,10 @@ def stage(layout: Layout, address: Address, created_at_ms: int) -> Staged:
             above.sync()
     try:
         name = f"{STAGED_PREFIX}{address.cursor}@{os.urandom(6).hex()}"
-        folder = user.make(name)
+        return Staged(user, user.make(name), name, address)
     except BaseException:
         user.close()
         raise
-    staged = Staged(user, folder, name, address)
-    try:
-        folder.create(KEYSTORE_FILE, schema.image_for_new_keystore(_template(folder)))
-        folder.create(METADATA_FILE, metadata.image(created_at_ms))
-    except BaseException:
-        staged.discard()
-        raise
-    return staged
 
 
 def to_trash(layout: Layout, address: Address) -> str | None:
@@ -174,16 +193,90 @@ def remove_remains(layout: Layout, address: Address) -> list[str]:
         return done
     with user:
         for name in user.names():
-            if not name.startswith(".") or owner(address.user, name) != address:
-                continue
-            if not name.startswith(OLD_PREFIX):
+            if name.startswith((STAGED_PREFIX, TRASH_PREFIX)) and owner(address.user, name) == address:
                 user.remove_tree(name)
                 done.append(f"removed {address.user}/{name}, which a crash left")
-            elif user.stat(address.cursor) is None:
-                # A restore was killed between its two renames: the old contents are whole, nothing else is.
-                user.rename(name, address.cursor)
-                done.append(f"put {address.user}/{name} back in its place as {address}")
+        if user.stat(address.cursor) is None and (kept := _kept(user, address)):
+            # A restore was killed between its two renames: what it put aside last is whole, nothing else is.
+            user.rename(kept[-1], address.cursor)
+            done.append(f"put {address.user}/{kept[-1]} back in its place as {address}")
     return done
+
+
+# What a restore put aside
+
+
+def _kept(user: Folder, address: Address) -> list[str]:
+    """Return the folders that restores of an address put aside, the last one last."""
+    return sorted(
+        (name for name in user.names() if name.startswith(OLD_PREFIX) and owner(address.user, name) == address),
+        key=put_aside_at_ms,
+    )
+
+
+def put_aside_at_ms(name: str) -> int:
+    """Return when a restore put a folder aside, by its name; 0 when it does not say."""
+    moment = name.rpartition("@")[2].partition("-")[0]
+    return int(moment) if moment.isascii() and moment.isdigit() and len(moment) < 19 else 0
+
+
+def _name_for_old(user: Folder, address: Address, now_ms: int) -> str:
+    # The last one put aside must have the highest name, also when the clock was set back in between.
+    last_ms = max((put_aside_at_ms(name) for name in _kept(user, address)), default=0)
+    return f"{OLD_PREFIX}{address.cursor}@{max(now_ms, last_ms + 1):013d}-{os.urandom(3).hex()}"
+
+
+def kept(layout: Layout, address: Address) -> list[str]:
+    """Return the folders that restores of an address put aside and keep for an undo, the last one last."""
+    try:
+        with open_root(layout.root, *layout.user_parts(address.user)) as user:
+            return _kept(user, address)
+    except FileNotFoundError:
+        return []
+
+
+def all_kept(layout: Layout) -> list[tuple[Address, int]]:
+    """Return every address with something put aside by a restore, and since when, in milliseconds."""
+    found: list[tuple[Address, int]] = []
+    for user, _, names in _users(layout, []):
+        for name in names:
+            address = owner(user, name) if name.startswith(OLD_PREFIX) else None
+            if address is not None:
+                found.append((address, put_aside_at_ms(name)))
+    return found
+
+
+def take_kept(layout: Layout, address: Address) -> Staged | None:
+    """Return what the last restore of an address put aside, ready to take its place again; None when there is none."""
+    try:
+        user = open_root(layout.root, *layout.user_parts(address.user))
+    except FileNotFoundError:
+        return None
+    names = _kept(user, address)
+    if not names:
+        user.close()
+        return None
+    try:
+        return Staged(user, user.child(names[-1]), names[-1], address)
+    except BaseException:
+        user.close()
+        raise
+
+
+def forget_kept(layout: Layout, address: Address, until_ms: int | None = None) -> int:
+    """Remove what restores of an address put aside until a moment, None for all; return how many folders.
+
+    The caller holds the lock of the address, which is in its place.
+    """
+    try:
+        user = open_root(layout.root, *layout.user_parts(address.user))
+    except FileNotFoundError:
+        return 0
+    with user:
+        names = [name for name in _kept(user, address) if until_ms is None or put_aside_at_ms(name) <= until_ms]
+        for name in names:
+            user.remove_tree(name)
+        return len(names)
 
 
 def move(layout: Layout, old: Address, new: Address) -> None:
@@ -255,6 +348,49 @@ def measured(layout: Layout, closed: list[tuple[str, str]]) -> dict[Address, int
     return found
 
 
+class Stamp:
+    """What a keystore's files look like from outside: as long as it stays the same, so does what they hold.
+
+    `text` is to be compared; `is_settled(now_ms)` says whether the last change is old enough for that: within one
+    tick of the file system's clock a second change could leave no trace.
+    """
+
+    __slots__ = ("_changed_ns", "text")
+
+    SETTLED_MS = 2_000
+
+    def __init__(self, keystore: os.stat_result, wal: os.stat_result | None) -> None:
+        # One that only read may have left an empty log behind.
+        log = "" if wal is None or not wal.st_size else f" {wal.st_size} {wal.st_mtime_ns}"
+        self.text = f"{keystore.st_dev} {keystore.st_ino} {keystore.st_size} {keystore.st_mtime_ns}{log}"
+        self._changed_ns = max(keystore.st_mtime_ns, wal.st_mtime_ns if wal is not None and log else 0)
+
+    def is_settled(self, now_ms: int) -> bool:
+        """True once the last change is long past. Never for one that the clock says is still to come."""
+        return now_ms - self._changed_ns // 1_000_000 > self.SETTLED_MS
+
+
+def stamps(layout: Layout, closed: list[tuple[str, str]]) -> Iterator[tuple[Address, Stamp | None]]:
+    """Yield every address that has a folder, in no order that matters, with its stamp; None without a keystore.
+
+    Users whose folder cannot be opened are named in `closed`, with the reason.
+    """
+    for user, folder, names in _users(layout, closed):
+        for address in _addresses(user, names):
+            files = _files(folder, address.cursor)
+            yield address, None if files is None else Stamp(*files)
+
+
+def stamp_of(layout: Layout, address: Address) -> Stamp | None:
+    """Return the stamp of one address; None when it has no keystore."""
+    try:
+        with open_root(layout.root, *layout.user_parts(address.user)) as user:
+            files = _files(user, address.cursor)
+    except FileNotFoundError:
+        return None
+    return None if files is None else Stamp(*files)
+
+
 def size_bytes(layout: Layout, address: Address) -> int | None:
     """Return the bytes of one keystore with its WAL; None when it is missing or empty."""
     try:
@@ -266,6 +402,15 @@ def size_bytes(layout: Layout, address: Address) -> int | None:
 
 
 def _size_bytes(user: Folder, cursor: str) -> int | None:
+    files = _files(user, cursor)
+    if files is None:
+        return None
+    keystore, wal = files
+    return keystore.st_size + (0 if wal is None else wal.st_size)
+
+
+def _files(user: Folder, cursor: str) -> tuple[os.stat_result, os.stat_result | None] | None:
+    """Return lstat of a keystore and of its WAL; None when it is missing or empty."""
     try:
         keystore = user.stat(f"{cursor}/{KEYSTORE_FILE}")
         wal = user.stat(f"{cursor}/{KEYSTORE_FILE}-wal")
@@ -273,7 +418,7 @@ def _size_bytes(user: Folder, cursor: str) -> int | None:
         return None
     if keystore is None or not stat.S_ISREG(keystore.st_mode) or keystore.st_size == 0:
         return None
-    return keystore.st_size + (0 if wal is None else wal.st_size)
+    return keystore, wal
 
 
 def _addresses(user: str, names: list[str]) -> Iterator[Address]:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from prontodb.model.address import Address
     from prontodb.model.clock import Clock
     from prontodb.model.layout import Layout
+    from prontodb.storage.files import Folder
 
     class Registrar(Protocol):
         """Who keeps the index of addresses. Its calls never raise: an index can be rebuilt, data cannot."""
@@ -257,6 +258,8 @@ class Lifecycle:
             self.check_no_sessions(address)
             # Old contents that lost their place are the address, too: back with them, then away with all.
             folders.remove_remains(self.layout, address)
+            # Before the address itself: what a restore put aside would else take its place again.
+            folders.forget_kept(self.layout, address)
             found = folders.exists(self.layout, address)
             if found and self._registrar is not None:
                 self._registrar.deleting(address)
@@ -292,6 +295,7 @@ class Lifecycle:
             if folders.exists(self.layout, new):
                 raise AddressExistsError(f"address {new} exists already; delete it or choose another name")
             folders.check_no_twin(self.layout, new, old)
+            folders.forget_kept(self.layout, old)
             if self._registrar is not None:
                 self._registrar.renaming(old, new)
             _step("rename.marked")
@@ -302,6 +306,68 @@ class Lifecycle:
             event("address.renamed", address=old, new=new)
             _step("rename.registered")
             folders.remove_empty_user(self.layout, old.user)
+
+    def restore(self, address: Address, build: Callable[[Folder], int]) -> str | None:
+        """Put another keystore in the place of an address's, or make the address; return what keeps the old one.
+
+        `build` fills the folder, which nobody sees yet, with keystore and metadata, and returns when the address was
+        created. Refused while sessions are at the address. After a crash at any step the old contents are in their
+        place, or the new ones.
+        """
+        self.prepare_root()
+        with self.hold(address, f"restore {address}"):
+            self.check_no_sessions(address)
+            folders.remove_remains(self.layout, address)
+            staged = folders.stage_nothing(self.layout, address)
+            _step("restore.begun")
+            try:
+                created_at_ms = build(staged.folder)
+                _step("restore.staged")
+                with self._hold_creation(address.user, f"restore {address}"):
+                    if not folders.exists(self.layout, address):
+                        folders.check_no_twin(self.layout, address)
+                    old = staged.replace(self._clock.wall_ms(), lambda: _step("restore.aside"))
+            except BaseException:
+                if folders.exists(self.layout, address):
+                    staged.discard()
+                else:
+                    # Put back what lost its place, if that is what happened; else this is a new address's remains.
+                    staged.close()
+                    folders.remove_remains(self.layout, address)
+                    folders.remove_empty_user(self.layout, address.user)
+                raise
+            _step("restore.placed")
+            if self._registrar is not None:
+                self._registrar.created(address, created_at_ms)
+            event("address.restored", address=address, kept=old)
+            _step("restore.registered")
+            return old
+
+    def undo_restore(self, address: Address) -> str | None:
+        """Change an address with what its last restore put aside; return what keeps the present one, None without one.
+
+        Undone once more, it is as before. Refused while sessions are at the address.
+        """
+        if not folders.kept(self.layout, address):
+            return None
+        self.prepare_root()
+        with self.hold(address, f"undo the restore of {address}"):
+            self.check_no_sessions(address)
+            folders.remove_remains(self.layout, address)
+            staged = folders.take_kept(self.layout, address)
+            if staged is None:
+                return None
+            try:
+                return staged.replace(self._clock.wall_ms(), lambda: _step("undo.aside"))
+            finally:
+                staged.close()
+                event("address.restore_undone", address=address)
+
+    def forget_kept(self, address: Address, until_ms: int | None) -> int:
+        """Remove what restores of an address put aside until a moment; `BusyError` while somebody is at it."""
+        with self.hold(address, f"forget what was put aside of {address}", wait_s=0):
+            folders.remove_remains(self.layout, address)
+            return folders.forget_kept(self.layout, address, until_ms)
 
     def heal(self, address: Address, wait_s: float | None = None) -> list[str]:
         """Finish what crashed creations, deletions or restores of this address left; return what was done."""

@@ -32,9 +32,10 @@ class Metadata(Value):
         self._fill(created_at_ms, encryption, labels)
 
 
-def image(created_at_ms: int) -> bytes:
+def image(created_at_ms: int, labels: Mapping[str, str] | None = None) -> bytes:
     """Return a new address's metadata.json."""
-    fields: dict[str, object] = {"format": FORMAT, "created_at": created_at_ms, "encryption": None, "labels": {}}
+    pairs = dict(labels or {})
+    fields: dict[str, object] = {"format": FORMAT, "created_at": created_at_ms, "encryption": None, "labels": pairs}
     return (json.dumps(fields, indent=2) + "\n").encode()
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
 
 from prontodb.engine.sqlite import schema
 from prontodb.engine.sqlite.context import Target
 from prontodb.errors import (
     AddressGoneError,
     AddressNotFoundError,
+    BusyError,
     CorruptError,
     ProntoError,
     ReadOnlyError,
@@ -17,7 +19,7 @@ from prontodb.errors import (
     shown,
 )
 from prontodb.log import event
-from prontodb.model.layout import KEYSTORE_FILE
+from prontodb.model.layout import ADDRESS_LOCK_FILE, KEYSTORE_FILE, OLD_PREFIX
 from prontodb.storage import connection as sqlite
 from prontodb.storage.files import Folder, identity, open_root
 
@@ -35,6 +37,9 @@ if TYPE_CHECKING:
 
 ATTEMPTS = 5
 """How often an address is looked for again that is removed or replaced while it is opened."""
+REPLACED_WITHIN_S = 5.0
+"""How long a restore may take for the two renames that put another folder in the place of an address's."""
+POLL_S = 0.002
 LOST_LOGS: list[str] = []
 """Keystores whose -wal somebody removed, as this process found out: what it held is lost."""
 
@@ -44,7 +49,46 @@ def open_folder(layout: Layout, address: Address) -> Folder:
     try:
         return open_root(layout.root, *layout.address_parts(address))
     except FileNotFoundError:
+        return _open_replaced(layout, address)
+
+
+def _open_replaced(layout: Layout, address: Address) -> Folder:
+    """Open an address that has no folder, if a restore is just putting another one in its place, or died doing it."""
+    deadline = time.monotonic() + REPLACED_WITHIN_S
+    while _is_put_aside(layout, address):
+        from prontodb.engine.sqlite import folders
+        from prontodb.storage import lock
+
+        try:
+            return open_root(layout.root, *layout.address_parts(address))
+        except FileNotFoundError:
+            pass
+        try:
+            with lock.acquire(
+                layout.root,
+                layout.lock_parts(address),
+                ADDRESS_LOCK_FILE,
+                purpose=f"heal {address}",
+                wait_s=0,
+                one_shot=True,
+            ):
+                folders.remove_remains(layout, address)
+        except BusyError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(POLL_S)
+    try:
+        return open_root(layout.root, *layout.address_parts(address))
+    except FileNotFoundError:
         raise AddressNotFoundError(address) from None
+
+
+def _is_put_aside(layout: Layout, address: Address) -> bool:
+    try:
+        with open_root(layout.root, *layout.user_parts(address.user)) as user:
+            return any(name.startswith(f"{OLD_PREFIX}{address.cursor}@") for name in user.names())
+    except FileNotFoundError:
+        return False
 
 
 def check_files(folder: Folder, address: Address) -> os.stat_result:

@@ -60,9 +60,14 @@ def image_for_new_keystore(template: bytes) -> bytes:
 
     An epoch that begins at random is never that of another keystore, which lay at the same address before.
     """
-    # 0x01 to 0x20 keep the number positive and six bytes long, as SQLite would store it.
-    epoch = bytes([1 + os.urandom(1)[0] % 0x20]) + os.urandom(len(_EPOCH_PLACEHOLDER) - 1)
+    epoch = first_epoch().to_bytes(len(_EPOCH_PLACEHOLDER))
     return _filled(_filled(template, _PLACEHOLDER, os.urandom(INCARNATION_BYTES)), _EPOCH_PLACEHOLDER, epoch)
+
+
+def first_epoch() -> int:
+    """Return a random epoch to begin with."""
+    # 0x01 to 0x20 keep the number positive and six bytes long, as SQLite would store it.
+    return int.from_bytes(bytes([1 + os.urandom(1)[0] % 0x20]) + os.urandom(len(_EPOCH_PLACEHOLDER) - 1))
 
 
 def _filled(template: bytes, placeholder: bytes, value: bytes) -> bytes:

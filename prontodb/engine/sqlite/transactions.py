@@ -207,7 +207,7 @@ def _changes(connection: Connection, since: Position, limit: int, now_ms: int) -
     )
     try:
         for rev, first_rev, records in cursor:
-            for number, (action, key) in enumerate(_records(first_rev, rev, records), first_rev):
+            for number, (action, key) in enumerate(records_of(first_rev, rev, records), first_rev):
                 # A position may lie inside a commit of many changes only if a caller made it up; honour it.
                 if number > since.revision and action != LIFETIME:
                     latest.pop(key, None)
@@ -229,7 +229,7 @@ def _changes(connection: Connection, since: Position, limit: int, now_ms: int) -
     return Changes(found, Position(since.incarnation, end))
 
 
-def _records(first_rev: int, rev: int, text: object) -> list[tuple[str, str]]:
+def records_of(first_rev: int, rev: int, text: object) -> list[tuple[str, str]]:
     """Return action and key of each record in a row of the journal; `CorruptError` when it holds something else."""
     import json
 

@@ -106,7 +106,7 @@ class Group:
         # One item per journal row: session, first revision, records.
         self.journal: list[tuple[str, int, list[tuple[object, ...]]]] = []
         # True when something was written that no journal row tells of.
-        self.fenced = False
+        self.changed = False
         if target.lock is not None and self.context.lock not in (None, target.lock):
             # The lock file was taken away under a holder, who believes to be alone still.
             self.raise_epoch(target.lock)
@@ -307,19 +307,19 @@ class Group:
         self.context.lock = lock or self.context.lock
         device, inode = self.context.lock or (None, None)
         self._run("UPDATE meta SET epoch = ?, lock_device = ?, lock_inode = ?", (self.context.epoch, device, inode))
-        self.fenced = True
+        self.changed = True
 
     def revoke(self, session: str) -> None:
         """Refuse all later writes of one shared session."""
         self._run("INSERT OR REPLACE INTO revoked (session, at) VALUES (?, ?)", (session, self.now_ms))
         self.context.revoked = (*self.context.revoked, session)
-        self.fenced = True
+        self.changed = True
 
     def restore(self, sessions: Iterable[str]) -> None:
         """Forget revoked sessions that have ended."""
         self._run("DELETE FROM revoked WHERE session IN (SELECT value FROM json_each(?))", (_to_json(list(sessions)),))
         self.context.revoked = tuple(set(self.context.revoked) - set(sessions))
-        self.fenced = True
+        self.changed = True
 
     def set_lifetime(self, namespace: str, ttl_ms: int | None, session: str) -> None:
         """Write the default lifetime of a namespace and its record."""
@@ -395,7 +395,7 @@ def transact(connection: Connection, target: Target, now_ms: int, work: Callable
         try:
             group = Group(connection, target, now_ms)
             result = work(group)
-            if group.journal or group.fenced:
+            if group.journal or group.changed:
                 group.write()
                 target.check_still_there()
                 committing = True

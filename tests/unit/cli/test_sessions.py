@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from prontodb.cli.sessions import NARROWEST, columns, lasted
+from prontodb.cli.sessions import lasted
+from prontodb.cli.tables import NARROWEST, columns
 from prontodb.direct import lifecycle
 from prontodb.model.address import Address
 from prontodb.model.clock import Clock

@@ -1,0 +1,1 @@
+"""Backups: which of them stay (`retention`)."""

@@ -1,0 +1,191 @@
+"""Chains: which files of which backups make up the state of an address; put together, and tested by the manifests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from prontodb.backup.container import file_fault
+from prontodb.backup.manifest import SNAPSHOT
+from prontodb.backup.segment import Segment, pages
+from prontodb.engine.sqlite import snapshot
+from prontodb.engine.sqlite.digest import Digest, digest_of, hashes_of, row_hash
+from prontodb.engine.sqlite.increment import Writing
+from prontodb.errors import BackupNotFoundError, CorruptError
+from prontodb.storage import connection as sqlite
+from prontodb.storage.files import NewFile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from prontodb.backup.container import Container, Listing
+    from prontodb.backup.manifest import Manifest, Piece
+    from prontodb.model.history import Mark
+    from prontodb.storage.files import Folder
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One piece of a chain and the backup that it lies in."""
+
+    backup: str
+    piece: Piece
+
+
+class Chains:
+    """The chains of one container's backups, by their manifests alone."""
+
+    def __init__(self, listing: Listing) -> None:
+        self._manifests = {one.id: one for one in listing.backups}
+        self._pieces: dict[str, dict[str, Piece]] = {}
+
+    def _of(self, backup: str) -> dict[str, Piece]:
+        if backup not in self._pieces:
+            self._pieces[backup] = {piece.address: piece for piece in self._manifest(backup).pieces}
+        return self._pieces[backup]
+
+    def _manifest(self, backup: str) -> Manifest:
+        try:
+            return self._manifests[backup]
+        except KeyError:
+            raise CorruptError(f"backup {backup}, which others build on, is not here or cannot be read") from None
+
+    def line(self, backup: str) -> list[Manifest]:
+        """Return a backup and those that it builds on, back to the full one; `CorruptError` when one is missing."""
+        found = [self._manifest(backup)]
+        while (parent := found[-1].parent) is not None:
+            if len(found) > len(self._manifests):
+                raise CorruptError(f"backup {backup} builds on itself")
+            found.append(self._manifest(parent))
+        return found
+
+    def tips(self, backup: str) -> dict[str, Link]:
+        """Return the newest piece of each address that a backup has the state of."""
+        tips: dict[str, Link] = {}
+        gone: set[str] = set()
+        for manifest in self.line(backup):
+            for address, piece in self._of(manifest.id).items():
+                if address not in gone:
+                    tips.setdefault(address, Link(manifest.id, piece))
+            gone |= set(manifest.gone) - tips.keys()
+        return tips
+
+    def links(self, tip: Link) -> tuple[Link, ...]:
+        """Return the chain of a piece, the snapshot first; `CorruptError` when a piece of it is missing."""
+        found = [tip]
+        while (parent := found[-1].piece.parent) is not None:
+            piece = self._of(parent).get(tip.piece.address)
+            if piece is None or piece.revision != found[-1].piece.since or len(found) > len(self._manifests):
+                raise CorruptError(f"backup {parent} does not hold what {found[-1].backup} builds on")
+            found.append(Link(parent, piece))
+        return tuple(reversed(found))
+
+
+def rows_before(container: Container, links: Iterable[Link], keys: Iterable[str]) -> dict[str, int]:
+    """Return the hash of the row that each of `keys` has at the end of a chain, if it has one."""
+    wanted = set(keys)
+    found: dict[str, int] = {}
+    for link in reversed(tuple(links)):
+        if not wanted:
+            break
+        with container.open(link.backup) as folder:
+            if link.piece.kind == SNAPSHOT:
+                copy = snapshot.open_copy(f"{folder.path}/{link.piece.file}")
+                try:
+                    for some in pages(wanted):
+                        found |= hashes_of(copy, some)
+                except sqlite.ERRORS as error:
+                    raise sqlite.translated(error, link.piece.file) from error
+                finally:
+                    copy.close()
+                break
+            for key, row in Segment(folder, link.piece.file, link.piece.raw_bytes).rows():
+                if key in wanted:
+                    wanted.discard(key)
+                    if row is not None:
+                        found[key] = row_hash(row)
+    return found
+
+
+def never() -> bool:
+    """For those who do not mean to stop anything."""
+    return False
+
+
+def put_together(
+    container: Container,
+    links: tuple[Link, ...],
+    folder: Folder,
+    name: str,
+    *,
+    stop: Callable[[], bool] = never,
+    each: Callable[[Link], None] = lambda _: None,
+) -> Digest:
+    """Make the state at the end of a chain, as the new file `name`; every file and every step is checked.
+
+    `each` is called after each piece. Raises `CorruptError` when anything differs from the manifests.
+    """
+    path = f"{folder.path}/{name}"
+    first, *rest = links
+    _copy(container, first, folder, name)
+    each(first)
+    staged = snapshot.open_staged(path)
+    try:
+        snapshot.begin(staged)
+        digest = first.piece.content
+        for link in rest:
+            digest = _put_in(container, link, Writing(staged, digest))
+            _compare(link, digest, snapshot.mark_of(staged)[0])
+            each(link)
+            if stop():
+                break
+        snapshot.end(staged, path)
+        _compare(links[-1], digest_of(staged, stop), snapshot.mark_of(staged)[0])
+        return digest
+    except sqlite.ERRORS as error:
+        raise sqlite.translated(error, path) from error
+    finally:
+        staged.close()
+
+
+def _copy(container: Container, link: Link, folder: Folder, name: str) -> None:
+    """Copy a snapshot, and make sure meanwhile that it is what its manifest says."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    with container.open(link.backup) as source, NewFile(folder, name) as copy:
+        try:
+            for chunk in source.chunks(link.piece.file):
+                digest.update(chunk)
+                copy.write(chunk)
+        except FileNotFoundError:
+            raise _lost(container, link) from None
+        if copy.size_bytes != link.piece.size_bytes or digest.hexdigest() != link.piece.sha256:
+            raise _damaged(link, f"{link.piece.file} is not as it was written")
+
+
+def _put_in(container: Container, link: Link, writing: Writing) -> Digest:
+    with container.open(link.backup) as folder:
+        fault = file_fault(folder, link.piece)
+        if fault is not None:
+            raise _damaged(link, fault) if container.holds(link.backup) else BackupNotFoundError(link.backup)
+        segment = Segment(folder, link.piece.file, link.piece.raw_bytes)
+        if segment.address != link.piece.address or segment.mark != link.piece.mark:
+            raise _damaged(link, f"{link.piece.file} is not that of {link.piece.address} at that revision")
+        return segment.put_into(writing)
+
+
+def _compare(link: Link, digest: Digest, mark: Mark) -> None:
+    if digest != link.piece.content or mark != link.piece.mark:
+        raise _damaged(link, f"what it makes of {link.piece.address} is not what its manifest says")
+
+
+def _lost(container: Container, link: Link) -> BackupNotFoundError | CorruptError:
+    """Return what to raise for a missing file: the backup is being pruned, or it is damaged."""
+    if not container.holds(link.backup):
+        return BackupNotFoundError(link.backup)
+    return _damaged(link, f"{link.piece.file} is missing")
+
+
+def _damaged(link: Link, reason: str) -> CorruptError:
+    return CorruptError(f"backup {link.backup} is damaged: {reason}")

@@ -1,0 +1,316 @@
+"""A folder of backups: found by their manifests, published by one rename, removed by one rename.
+
+The root's own is `backups/`, with a folder for each kind; one that somebody names with `--output` has its backups side
+by side. Both are read the same way. `.tmp-ID` is a backup in the making, `.trash-ID` one on its way out; whoever holds
+the lock of the container removes what a crash left of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from prontodb.backup import manifest as manifests
+from prontodb.backup.manifest import FULL, INCREMENTAL, MANIFEST_FILE, Manifest, is_backup_id
+from prontodb.errors import (
+    BackupNotFoundError,
+    BusyError,
+    CorruptError,
+    InvalidInputError,
+    NewerFormatError,
+    ProntoError,
+    UnsafePathError,
+    shown,
+)
+from prontodb.model.layout import BACKUPS, BACKUPS_LOCK_FILE
+from prontodb.storage import lock
+from prontodb.storage.files import Folder, make_root, open_root
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from prontodb.model.layout import Layout
+
+STAGED_PREFIX = ".tmp-"
+TRASH_PREFIX = ".trash-"
+SCRATCH = ".scratch"
+SCRATCH_LOCK_FILE = ".scratch.lock"
+_KINDS = (FULL, INCREMENTAL)
+
+
+def new_backup_id(now_ms: int) -> str:
+    """Return the name of a new backup: when it was made, in UTC, and something random."""
+    return f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(now_ms / 1_000))}-{os.urandom(4).hex()}"
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A folder with a backup's name whose manifest cannot be used, and why."""
+
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """All backups of a container, the oldest first, and what could not be read."""
+
+    backups: tuple[Manifest, ...]
+    unreadable: tuple[Unreadable, ...]
+
+    def find(self, backup: str) -> Manifest:
+        """Return a backup by its id, or by the beginning of it that no other has; else `BackupNotFoundError`."""
+        found = [one for one in self.backups if one.id.startswith(backup)]
+        exact = [one for one in found if one.id == backup]
+        if len(exact or found) == 1:
+            return (exact or found)[0]
+        for broken in self.unreadable:
+            if broken.id == backup:
+                raise CorruptError(f"backup {backup} cannot be used: {broken.reason}")
+        if found:
+            raise InvalidInputError(f"{shown(backup)} begins the names of {len(found)} backups; write more of it")
+        raise BackupNotFoundError(backup)
+
+
+class Container:
+    """One folder of backups. `by_kind`: new ones go into a folder for their kind, as in a root."""
+
+    def __init__(self, path: str, *, by_kind: bool) -> None:
+        self.path, self._by_kind = path, by_kind
+
+    @classmethod
+    def of_root(cls, layout: Layout) -> Container:
+        """The backups of a root, which lie in it."""
+        return cls(layout.path(BACKUPS), by_kind=True)
+
+    def __repr__(self) -> str:
+        return f"<Container {self.path}>"
+
+    # Reading
+
+    def list(self) -> Listing:
+        """Read every manifest; none when there is no such folder."""
+        found: dict[str, Manifest] = {}
+        unreadable: list[Unreadable] = []
+        for backup, parts in self._folders():
+            try:
+                found[backup] = self._manifest(backup, parts)
+            except FileNotFoundError:
+                continue  # removed at this moment
+            except ProntoError as error:
+                unreadable.append(Unreadable(backup, str(error)))
+        ordered = sorted(found.values(), key=lambda one: (one.created_at_ms, one.id))
+        return Listing(tuple(ordered), tuple(unreadable))
+
+    def _folders(self) -> Iterator[tuple[str, tuple[str, ...]]]:
+        """Yield each folder with a backup's name, and where it lies."""
+        for parts in ((), *((kind,) for kind in _KINDS)):
+            try:
+                with open_root(self.path, *parts) as folder:
+                    names = folder.names()
+            except FileNotFoundError:
+                continue
+            yield from ((name, (*parts, name)) for name in names if is_backup_id(name))
+
+    def _manifest(self, backup: str, parts: tuple[str, ...]) -> Manifest:
+        with open_root(self.path, *parts) as folder:
+            return read_manifest(folder, backup)
+
+    def open(self, backup: str) -> Folder:
+        """Open the folder of a backup; `BackupNotFoundError` when it is not there (any more)."""
+        for parts in self._places(backup):
+            try:
+                return open_root(self.path, *parts)
+            except FileNotFoundError:
+                continue
+        raise BackupNotFoundError(backup)
+
+    def holds(self, backup: str) -> bool:
+        """True when the backup is there."""
+        try:
+            self.open(backup).close()
+        except BackupNotFoundError:
+            return False
+        return True
+
+    @staticmethod
+    def _places(backup: str) -> tuple[tuple[str, ...], ...]:
+        return ((backup,), *((kind, backup) for kind in _KINDS))
+
+    # Writing
+
+    def hold(self, purpose: str, wait_s: float) -> lock.HeldLock:
+        """Take the lock of those who write here, made with the folder; then remove what crashes left.
+
+        Raises `BusyError` with the holder when somebody else has it; `UnsafePathError` for a folder that holds other
+        things than backups.
+        """
+        self._refuse_foreign()
+        try:
+            held = lock.acquire(self.path, (), BACKUPS_LOCK_FILE, purpose=purpose, wait_s=wait_s, one_shot=True)
+        except BusyError as error:
+            raise self._busy(error) from error
+        try:
+            self._remove_remains()
+        except BaseException:
+            held.release()
+            raise
+        return held
+
+    def _refuse_foreign(self) -> None:
+        if not os.path.isdir(self.path):
+            return
+        try:
+            names = os.listdir(self.path)
+        except OSError:
+            return  # opening it says what is wrong
+        ours = any(name in (BACKUPS_LOCK_FILE, *_KINDS) or is_backup_id(name) for name in names)
+        if names and not ours:
+            raise UnsafePathError(
+                f"{shown(self.path)} holds other things than backups; name an empty folder, or one that does not exist"
+            )
+
+    def _remove_remains(self) -> None:
+        for parts in ((), *((kind,) for kind in _KINDS)):
+            try:
+                with open_root(self.path, *parts) as folder:
+                    for name in folder.names():
+                        if name.startswith((STAGED_PREFIX, TRASH_PREFIX)):
+                            folder.remove_tree(name)
+            except FileNotFoundError:
+                continue
+
+    def stage(self, backup: str, kind: str) -> Staged:
+        """Make the folder of a new backup, which nobody sees yet. The caller holds the lock."""
+        with make_root(self.path) as top:
+            top.sync()
+        parts = (kind,) if self._by_kind else ()
+        above = make_root(self.path, *parts)
+        try:
+            return Staged(above, above.make(STAGED_PREFIX + backup), backup)
+        except BaseException:
+            above.close()
+            raise
+
+    def remove(self, backup: str) -> None:
+        """Remove a backup: from one instant on it is not there. The caller holds the lock."""
+        for parts in self._places(backup):
+            try:
+                with open_root(self.path, *parts[:-1]) as above:
+                    if above.stat(backup) is not None:
+                        above.rename(backup, TRASH_PREFIX + backup)
+                        _step("prune.moved")
+                        above.remove_tree(TRASH_PREFIX + backup)
+            except FileNotFoundError:
+                continue
+
+    @contextmanager
+    def scratch(self) -> Iterator[Folder]:
+        """Yield an empty folder for trials, beside the backups, or where nothing can be written among temporary files.
+
+        `BusyError` while somebody else is at it here.
+        """
+        try:
+            held = lock.acquire(self.path, (), SCRATCH_LOCK_FILE, purpose="try backups", wait_s=0, one_shot=True)
+        except BusyError as error:
+            raise self._busy(error) from error
+        except ProntoError:
+            with tempfile.TemporaryDirectory(prefix="prontodb-") as path, open_root(path) as folder:
+                yield folder
+            return
+        with held, open_root(self.path) as top:
+            top.remove_tree(SCRATCH)
+            try:
+                with top.make(SCRATCH, durable=False) as folder:
+                    yield folder
+            finally:
+                top.remove_tree(SCRATCH)
+
+    def _busy(self, error: BusyError) -> BusyError:
+        return BusyError(f"{shown(self.path)} is in use by {error.holder or 'somebody'}; try again", error.holder)
+
+
+class Staged:
+    """A backup in the making."""
+
+    __slots__ = ("_above", "folder", "id")
+
+    def __init__(self, above: Folder, folder: Folder, backup: str) -> None:
+        self._above, self.folder, self.id = above, folder, backup
+
+    def publish(self, manifest: Manifest) -> None:
+        """Write the manifest, and give the folder its name: from that instant the backup exists."""
+        self.folder.create(MANIFEST_FILE, manifest.encode())
+        self.folder.sync()
+        _step("backup.manifest")
+        self._above.rename(STAGED_PREFIX + self.id, self.id)
+        _step("backup.published")
+        self.close()
+
+    def discard(self) -> None:
+        """Remove what there is of it."""
+        self.folder.close()
+        self._above.remove_tree(STAGED_PREFIX + self.id)
+        self._above.close()
+
+    def close(self) -> None:
+        """Close the descriptors."""
+        self.folder.close()
+        self._above.close()
+
+
+def read_manifest(folder: Folder, backup: str) -> Manifest:
+    """Return the manifest in the folder of a backup; `CorruptError` when it is missing, cut or another's."""
+    place = shown(f"{folder.path}/{MANIFEST_FILE}")
+    found = folder.check_file(MANIFEST_FILE)
+    if found is None:
+        raise CorruptError(f"{place} is missing")
+    if found.st_size > manifests.MAX_BYTES:
+        raise CorruptError(f"{place} is over {manifests.MAX_BYTES:,} bytes; it was not read")
+    manifest = manifests.decode(b"".join(folder.chunks(MANIFEST_FILE)), place)
+    if manifest.id != backup:
+        raise CorruptError(f"{place} is that of backup {manifest.id}")
+    return manifest
+
+
+def faults(folder: Folder, manifest: Manifest) -> Iterator[tuple[str | None, bool]]:
+    """Compare a backup's folder with its manifest; yield what is wrong, None for a file with which nothing is.
+
+    With each goes whether it is of a file that belongs there.
+    """
+    wanted = {piece.file for piece in manifest.pieces} | {MANIFEST_FILE}
+    for name in folder.names():
+        if name not in wanted:
+            yield f"{shown(name)} does not belong to it", False
+    for piece in manifest.pieces:
+        yield file_fault(folder, piece), True
+
+
+def file_fault(folder: Folder, piece: manifests.Piece) -> str | None:
+    """Return what is wrong with one file of a backup by its size and hash; None when nothing is."""
+    digest, size = hashlib.sha256(), 0
+    try:
+        for chunk in folder.chunks(piece.file):
+            digest.update(chunk)
+            size += len(chunk)
+    except FileNotFoundError:
+        return f"{piece.file} is missing"
+    except (CorruptError, NewerFormatError, UnsafePathError) as error:
+        return str(error)
+    if size != piece.size_bytes:
+        return f"{piece.file} has {size:,} bytes, not {piece.size_bytes:,}"
+    return None if digest.hexdigest() == piece.sha256 else f"{piece.file} is not as it was written: its hash is another"
+
+
+FAILPOINT: list[object] = []
+"""Test hook: called with the name of each step. Empty, and free, in normal use."""
+
+
+def _step(name: str) -> None:
+    for hook in FAILPOINT:
+        hook(name)  # type: ignore[operator]

@@ -1,0 +1,72 @@
+"""Pruning: what retention no longer wants goes, children before their parents, each from one instant on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from prontodb.backup.manifest import Manifest
+from prontodb.backup.retention import Kept, Policy, to_remove
+from prontodb.model.progress import Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping
+
+    from prontodb.backup.container import Container
+    from prontodb.model.clock import Clock
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PruneReport:
+    """What pruning removed, or with `dry_run` would. `kept`: why each of the others stays. `refused`: why nothing may
+    go at all."""
+
+    removed: tuple[str, ...]
+    kept: Mapping[str, tuple[str, ...]]
+    refused: str | None
+    freed_bytes: int
+    dry_run: bool
+
+
+def as_kept(manifest: Manifest, damaged: frozenset[str]) -> Kept:
+    """Return what retention must know of a backup."""
+    return Kept(
+        id=manifest.id,
+        scope=manifest.scope,
+        created_at_ms=manifest.created_at_ms,
+        parent=manifest.parent,
+        good=manifest.id not in damaged,
+        holds=frozenset(piece.address for piece in manifest.pieces),
+        failed=frozenset(address for address, _ in manifest.failed),
+    )
+
+
+def steps(
+    container: Container, policy: Policy, clock: Clock, *, damaged: frozenset[str], dry_run: bool
+) -> Generator[Progress, None, PruneReport]:
+    """Remove what the policy does not keep; yields after each. `damaged` are backups that a verification found so.
+
+    Raises `BusyError` while somebody else writes in the container.
+    """
+    if dry_run:
+        return (yield from _steps(container, policy, clock, damaged, dry_run=True))
+    with container.hold("prune backups", wait_s=0):
+        return (yield from _steps(container, policy, clock, damaged, dry_run=False))
+
+
+def _steps(
+    container: Container, policy: Policy, clock: Clock, damaged: frozenset[str], *, dry_run: bool
+) -> Generator[Progress, None, PruneReport]:
+    listing = container.list()
+    sizes = {one.id: one.size_bytes for one in listing.backups}
+    kept = [as_kept(one, damaged) for one in listing.backups]
+    verdict = to_remove(kept, len(listing.unreadable), clock.wall_ms(), policy)
+    freed = 0
+    for done, backup in enumerate(verdict.remove, 1):
+        if not dry_run:
+            container.remove(backup)
+        freed += sizes[backup]
+        yield Progress(what=backup, done=done, total=len(verdict.remove), done_bytes=freed)
+    return PruneReport(
+        removed=verdict.remove, kept=verdict.keep, refused=verdict.refused, freed_bytes=freed, dry_run=dry_run
+    )

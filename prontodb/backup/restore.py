@@ -1,0 +1,211 @@
+"""Restoring: every file tested first, each address built beside its place and put in by rename, the old one kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from prontodb.backup.chain import Chains, Link, never, put_together
+from prontodb.backup.container import file_fault
+from prontodb.backup.create import in_scope
+from prontodb.engine.sqlite import metadata, snapshot
+from prontodb.errors import (
+    AddressBusyError,
+    BackupNotFoundError,
+    CorruptError,
+    InvalidInputError,
+    NotFoundError,
+    ProntoError,
+    shown,
+)
+from prontodb.log import event
+from prontodb.model.address import Address
+from prontodb.model.layout import KEYSTORE_FILE, METADATA_FILE
+from prontodb.model.moments import text_of
+from prontodb.model.progress import Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from prontodb.backup.container import Container, Listing
+    from prontodb.backup.manifest import Manifest
+    from prontodb.engine.sqlite.lifecycle import Lifecycle
+    from prontodb.model.clock import Clock
+    from prontodb.storage.files import Folder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restored:
+    """One address that was restored: `address` in the backup, `target` now; `kept` says whether an undo is possible."""
+
+    address: Address
+    target: Address
+    backup: str
+    revision: int
+    entries: int
+    at_ms: int
+    kept: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestoreReport:
+    """What a restore did. `failed`: addresses that stayed as they were, each with the reason."""
+
+    backup: str
+    restored: tuple[Restored, ...]
+    failed: tuple[tuple[str, str], ...]
+    size_bytes: int
+    seconds: float
+
+
+def choose(listing: Listing, scope: str, at_ms: int | None) -> Manifest:
+    """Return the newest backup, of a moment or before, that has what the scope names; else `NotFoundError`."""
+    chains = Chains(listing)
+    for manifest in reversed(listing.backups):
+        if at_ms is not None and manifest.created_at_ms > at_ms:
+            continue
+        if scope == "" and manifest.scope != "":
+            continue
+        try:
+            tips = chains.tips(manifest.id)
+        except CorruptError as error:
+            event("backup.chain_broken", backup=manifest.id, reason=str(error))
+            continue
+        if any(in_scope(Address.parse(address), scope) for address in tips):
+            return manifest
+    whose = f"of {scope}" if scope else "of all addresses"
+    when = "" if at_ms is None else f" from {text_of(at_ms)} or before"
+    raise NotFoundError(f"there is no backup {whose}{when}; 'prontodb backup list' shows all")
+
+
+class Restoring:
+    """One restore into one root. `steps` does the work: first all files are read, then address by address."""
+
+    def __init__(
+        self,
+        container: Container,
+        listing: Listing,
+        manifest: Manifest,
+        lifecycle: Lifecycle,
+        clock: Clock,
+        *,
+        scope: str,
+        target: Address | None = None,
+        stop: Callable[[], bool] = never,
+    ) -> None:
+        self._container, self._lifecycle, self._clock = container, lifecycle, clock
+        self._manifest, self.stop = manifest, stop
+        chains = Chains(listing)
+        tips = sorted((Address.parse(name), link) for name, link in chains.tips(manifest.id).items())
+        wanted = [(address, chains.links(tip)) for address, tip in tips if in_scope(address, scope)]
+        if not wanted:
+            raise NotFoundError(f"backup {manifest.id} holds nothing of {shown(scope)}; see 'prontodb backup show'")
+        if target is not None and len(wanted) != 1:
+            raise InvalidInputError(f"{len(wanted)} addresses cannot become one: name a user and a cursor")
+        self._wanted = [(address, target or address, links) for address, links in wanted]
+
+    @property
+    def backup(self) -> str:
+        """The id of the backup."""
+        return self._manifest.id
+
+    @property
+    def made_at_ms(self) -> int:
+        """When the backup was made."""
+        return self._manifest.created_at_ms
+
+    @property
+    def replaced(self) -> list[Address]:
+        """The addresses that are there now and will be replaced."""
+        return [target for target in self.targets if self._lifecycle.exists(target)]
+
+    @property
+    def targets(self) -> list[Address]:
+        """The addresses that will be replaced or made."""
+        return [target for _, target, _ in self._wanted]
+
+    def steps(self) -> Generator[Progress, None, RestoreReport]:
+        """Do it; yields after each file tested and each address restored.
+
+        Raises `CorruptError` for a damaged backup and `AddressBusyError` while sessions live, before anything is
+        touched. An address that fails later stays as it was, and the others go on.
+        """
+        begun = perf_counter()
+        files = {(link.backup, link.piece.file): link for _, _, links in self._wanted for link in links}
+        total = len(files) + len(self._wanted)
+        size = sum(link.piece.size_bytes for link in files.values())
+        read = done = 0
+        self._check_nobody_there()
+        for link in files.values():
+            self._test(link)
+            read, done = read + link.piece.size_bytes, done + 1
+            yield Progress(what=f"testing {link.piece.file}", done=done, total=total, done_bytes=read, total_bytes=size)
+        restored: list[Restored] = []
+        failed: list[tuple[str, str]] = []
+        for address, target, links in self._wanted:
+            try:
+                restored.append(self._one(address, target, links))
+            except ProntoError as error:
+                failed.append((str(target), str(error)))
+                if len(self._wanted) == 1:
+                    raise
+            done += 1
+            yield Progress(what=str(target), done=done, total=total, done_bytes=read, total_bytes=size)
+        return RestoreReport(
+            backup=self._manifest.id,
+            restored=tuple(restored),
+            failed=tuple(failed),
+            size_bytes=size,
+            seconds=perf_counter() - begun,
+        )
+
+    def _check_nobody_there(self) -> None:
+        busy: list[AddressBusyError] = []
+        for target in self.targets:
+            if not self._lifecycle.exists(target):
+                continue
+            try:
+                with self._lifecycle.hold(target, f"restore {target}"):
+                    self._lifecycle.check_no_sessions(target)
+            except AddressBusyError as error:
+                busy.append(error)
+        if len(busy) == 1:
+            raise busy[0]
+        if busy:
+            names = ", ".join(str(error.address) for error in busy[:10])
+            more = f" and {len(busy) - 10} more" if len(busy) > 10 else ""
+            first = busy[0]
+            raise AddressBusyError(
+                first.address, f"sessions live at {len(busy)} addresses ({names}{more}): {first}", first.holders
+            )
+
+    def _test(self, link: Link) -> None:
+        with self._container.open(link.backup) as folder:
+            fault = file_fault(folder, link.piece)
+        if fault is not None:
+            if not self._container.holds(link.backup):
+                raise BackupNotFoundError(link.backup)
+            raise CorruptError(f"backup {link.backup} is damaged: {fault}; nothing was touched, restore another one")
+
+    def _one(self, address: Address, target: Address, links: tuple[Link, ...]) -> Restored:
+        piece = links[-1].piece
+
+        def build(folder: Folder) -> int:
+            put_together(self._container, links, folder, KEYSTORE_FILE, stop=self.stop)
+            snapshot.make_new(f"{folder.path}/{KEYSTORE_FILE}")
+            folder.sync_file(KEYSTORE_FILE)
+            created_at_ms = self._clock.wall_ms() if piece.created_at_ms is None else piece.created_at_ms
+            folder.create(METADATA_FILE, metadata.image(created_at_ms, piece.labels))
+            return created_at_ms
+
+        kept = self._lifecycle.restore(target, build)
+        return Restored(
+            address=address,
+            target=target,
+            backup=links[-1].backup,
+            revision=piece.revision,
+            entries=piece.entries,
+            at_ms=piece.at_ms,
+            kept=kept is not None,
+        )

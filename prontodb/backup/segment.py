@@ -1,0 +1,272 @@
+"""Segment files: what changed in one keystore, as JSON lines under zstd; every line is checked when it is read.
+
+The head says whose changes they are and where they go on from. Then come the journal's rows, the keys that are gone,
+the entries that the changes left, the options of the keystore, and the end with the counts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from typing import TYPE_CHECKING
+
+from prontodb.engine.sqlite.increment import PAGE, Options
+from prontodb.engine.sqlite.schema import CHAIN_BYTES
+from prontodb.errors import CorruptError, NewerFormatError, shown
+from prontodb.model import strict_json
+from prontodb.model.history import Mark
+from prontodb.storage.files import NewFile
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from typing import Any
+
+    from prontodb.engine.sqlite.digest import Digest
+    from prontodb.engine.sqlite.increment import JournalRow, Reading, Row, Writing
+    from prontodb.storage.files import Folder
+
+FORMAT = 1
+MARK = "prontodb"
+LEVEL = 3
+"""Of zstd: 3 is its own default; above it, time grows faster than files shrink."""
+WINDOW_LOG_MAX = 27
+"""zstd frames that want more than 128 MiB of memory are none of ours."""
+_JOURNAL, _GONE, _ENTRY, _OPTIONS = "j", "g", "e", "o"
+
+_to_json = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+
+
+class Written:
+    """What was written of one segment: its sizes, packed and not, and the hash of the file."""
+
+    __slots__ = ("entries", "gone", "raw_bytes", "sha256", "size_bytes")
+
+    def __init__(self) -> None:
+        self.raw_bytes = self.size_bytes = self.entries = self.gone = 0
+        self.sha256 = ""
+
+
+def write(folder: Folder, name: str, address: str, reading: Reading, each: Callable[[list[Row]], None]) -> Written:
+    """Write what `reading` yields as the new file `name`; `each` is called with every page of entries.
+
+    The file is synced when this returns; after an error it is not there.
+    """
+    done = Written()
+    with NewFile(folder, name) as file:
+        packer, digest = zstd.ZstdCompressor(level=LEVEL), hashlib.sha256()
+
+        def put(data: bytes) -> None:
+            digest.update(data)
+            file.write(data)
+
+        def line(item: object) -> None:
+            text = _to_json(item).encode() + b"\n"
+            done.raw_bytes += len(text)
+            put(packer.compress(text))
+
+        assert reading.since is not None
+        line({MARK: "segment", "format": FORMAT, "address": address, "incarnation": reading.now.incarnation,
+              "since": reading.since.revision, "since_chain": reading.since.chain,
+              "revision": reading.now.revision, "chain": reading.now.chain})  # fmt: skip
+        journal = 0
+        for *row, chain in reading.journal():
+            line([_JOURNAL, *row, chain.hex()])
+            journal += 1
+        for gone in pages(reading.gone):
+            line([_GONE, *gone])
+            done.gone += len(gone)
+        for entries in pages(reading.entries()):
+            each(entries)
+            for entry in entries:
+                line([_ENTRY, *entry])
+            done.entries += len(entries)
+        options = reading.options()
+        line([_OPTIONS, dict(options.lifetimes_ms), options.history, options.audit, options.token_epoch])
+        line({MARK: "end", "journal": journal, "gone": done.gone, "entries": done.entries})
+        put(packer.flush())
+        done.sha256, done.size_bytes = digest.hexdigest(), file.size_bytes
+    return done
+
+
+def pages(items: Iterable[Any]) -> Iterator[list[Any]]:
+    """Yield the items in lists of PAGE."""
+    page: list[Any] = []
+    for item in items:
+        page.append(item)
+        if len(page) == PAGE:
+            yield page
+            page = []
+    if page:
+        yield page
+
+
+class Segment:
+    """A segment file that is read once, from its beginning: `head` first, then `put_into` or `hashes`.
+
+    `raw_bytes` is what the manifest says it unpacks to; more is never unpacked. Raises `CorruptError` for whatever is
+    not as we write it, `NewerFormatError`.
+    """
+
+    def __init__(self, folder: Folder, name: str, raw_bytes: int) -> None:
+        self._place = shown(f"{folder.path}/{name}")
+        self._lines = self._unpacked(folder, name, raw_bytes)
+        fields = self._next()
+        if not isinstance(fields, dict) or fields.get(MARK) != "segment":
+            raise self._wrong("it does not begin as a segment does")
+        version = self._whole(fields.get("format"))
+        if version > FORMAT:
+            raise NewerFormatError(self._place, version, FORMAT)
+        self.address = self._text(fields.get("address"))
+        incarnation = self._text(fields.get("incarnation"))
+        self.since = Mark(incarnation, self._whole(fields.get("since")), self._text(fields.get("since_chain")))
+        self.mark = Mark(incarnation, self._whole(fields.get("revision")), self._text(fields.get("chain")))
+        self._ahead: object = None
+
+    # Lines
+
+    def _unpacked(self, folder: Folder, name: str, raw_bytes: int) -> Iterator[bytes]:
+        unpacker = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: WINDOW_LOG_MAX})
+        left: list[bytes] = []  # of a line whose end has not come yet
+        seen = 0
+        try:
+            for chunk in folder.chunks(name):
+                data = chunk
+                while data or not unpacker.needs_input:
+                    if unpacker.eof:
+                        raise self._wrong("something follows after its end")
+                    out = unpacker.decompress(data, max_length=1024 * 1024)
+                    data = b""
+                    seen += len(out)
+                    if seen > raw_bytes:
+                        raise self._wrong("it holds more than its manifest says")
+                    if b"\n" in out:
+                        *lines, rest = b"".join((*left, out)).split(b"\n")
+                        left = [rest] if rest else []
+                        yield from lines
+                    elif out:
+                        left.append(out)
+                    if unpacker.eof and unpacker.unused_data:
+                        raise self._wrong("something follows after its end")
+                    if unpacker.eof:
+                        break
+        except zstd.ZstdError as error:
+            raise self._wrong("it cannot be unpacked") from error
+        except FileNotFoundError as error:
+            raise self._wrong("it is missing") from error
+        if not unpacker.eof or left or seen != raw_bytes:
+            raise self._wrong("it is cut")
+
+    def _next(self) -> object:
+        line = next(self._lines, None)
+        if line is None:
+            raise self._wrong("its last line is missing")
+        try:
+            return strict_json.loads(line)
+        except ValueError as error:
+            raise self._wrong("a line of it is not valid JSON") from error
+
+    def _take(self, kind: str) -> list[Any] | None:
+        """Return the next line if it is of this kind, without the kind; else leave it."""
+        if self._ahead is None:
+            self._ahead = self._next()
+        found = self._ahead
+        if not isinstance(found, list) or not found or found[0] != kind:
+            return None
+        self._ahead = None
+        return found[1:]
+
+    def _journal(self) -> Iterator[JournalRow]:
+        while (row := self._take(_JOURNAL)) is not None:
+            if [type(field) for field in row] != [int, int, int, str, str, str]:
+                raise self._wrong("a row of the journal in it holds something else")
+            try:
+                chain = bytes.fromhex(row[5])
+            except ValueError as error:
+                raise self._wrong("a row of the journal in it holds no chain") from error
+            if len(chain) != CHAIN_BYTES:
+                raise self._wrong("a row of the journal in it holds a chain of another length")
+            yield row[0], row[1], row[2], row[3], row[4], chain
+
+    def _gone(self) -> list[str]:
+        gone: list[str] = []
+        while (keys := self._take(_GONE)) is not None:
+            gone += [self._text(key) for key in keys]
+        return gone
+
+    def _entries(self) -> Iterator[Row]:
+        while (row := self._take(_ENTRY)) is not None:
+            if len(row) != 7 or type(row[0]) is not str or type(row[1]) is not str:
+                raise self._wrong("an entry in it holds something else")
+            if not all(type(field) is int or (at == 2 and field is None) for at, field in enumerate(row[2:])):
+                raise self._wrong("an entry in it holds something else")
+            yield tuple(row)
+
+    def _options(self) -> Options:
+        found = self._take(_OPTIONS)
+        if found is None or len(found) != 4 or not isinstance(found[0], dict):
+            raise self._wrong("the keystore's options are missing in it")
+        for ms in found[0].values():
+            self._whole(ms)
+        return Options(found[0], *(self._whole(number) for number in found[1:]))
+
+    def _end(self, journal: int, gone: int, entries: int) -> None:
+        found = self._next() if self._ahead is None else self._ahead
+        if found != {MARK: "end", "journal": journal, "gone": gone, "entries": entries}:
+            raise self._wrong("its end does not say what it holds")
+        if next(self._lines, None) is not None:
+            raise self._wrong("something follows after its end")
+
+    # Uses
+
+    def put_into(self, writing: Writing) -> Digest:
+        """Put the changes into a staged copy of the place they go on from; return the digest that results."""
+        if writing.mark != self.since:
+            raise self._wrong("it does not go on from what lies before it")
+        journal = entries = 0
+        for rows in pages(self._journal()):
+            writing.journal(rows)
+            journal += len(rows)
+        if writing.mark != self.mark:
+            raise self._wrong("its journal does not lead to where it says")
+        gone = self._gone()
+        writing.gone(gone)
+        for found in pages(self._entries()):
+            writing.entries(found)
+            entries += len(found)
+        digest = writing.finish(self._options())
+        self._end(journal, len(gone), entries)
+        return digest
+
+    def rows(self) -> Iterator[tuple[str, Row | None]]:
+        """Yield each key that changed with its entry, None for one that is gone."""
+        journal = sum(1 for _ in self._journal())
+        gone = self._gone()
+        for key in gone:
+            yield key, None
+        entries = 0
+        for row in self._entries():
+            entries += 1
+            yield row[0], row
+        self._options()
+        self._end(journal, len(gone), entries)
+
+    # Checks
+
+    def _whole(self, number: object) -> int:
+        if type(number) is not int or not 0 <= number < 2**63:
+            raise self._wrong("a number in it is none of ours")
+        return number
+
+    def _text(self, text: object) -> str:
+        if not isinstance(text, str):
+            raise self._wrong("a name in it is no text")
+        return text
+
+    def _wrong(self, reason: str) -> CorruptError:
+        return CorruptError(f"{self._place} is no whole segment: {reason}")

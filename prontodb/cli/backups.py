@@ -1,0 +1,285 @@
+"""backup: made, listed, described, tested, removed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+from prontodb.cli import output, tables
+from prontodb.cli.environment import Place
+from prontodb.cli.output import DONE, ERROR
+from prontodb.cli.parsing import Args, Syntax
+from prontodb.cli.progress import Shown, duration_text, size_text
+from prontodb.model.moments import text_of
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from prontodb.backup.create import BackupReport
+    from prontodb.backup.manifest import Manifest, Piece
+    from prontodb.model.progress import Progress
+
+    T = TypeVar("T")
+
+_CREATE = ("--full", "--incremental", "--output")
+_ABOUT_CREATE = (
+    "Backs up every address, or with --user (and --cursor) those of one user, or one; PRONTODB_USER and "
+    "PRONTODB_CURSOR do not narrow it. Live keystores too: no writer waits for it. Writes what changed since the "
+    "last backup of the same; the first one, and with --full each, is whole. It exists complete or not at all; its "
+    "id is printed."
+)
+_REF = "an id, the beginning of one, or a path"
+
+SYNTAX = {
+    "backup": Syntax(
+        (),
+        (*_CREATE, "--list", "--restore"),
+        about=f"Is backup create; with --list backup list, with --restore REF restore REF --yes. {_ABOUT_CREATE}",
+        examples=(
+            ("prontodb backup", "what changed, of all addresses"),
+            ("prontodb backup --output /mnt/disk/prontodb", "into a folder of backups elsewhere"),
+            ("prontodb backup --restore 20261121T030000Z-1b2f8a3c", "bring everything in it back"),
+        ),
+    ),
+    "backup create": Syntax(
+        (),
+        _CREATE,
+        about=_ABOUT_CREATE,
+        examples=(
+            ("prontodb backup create", "20261121T030000Z-1b2f8a3c"),
+            ("prontodb backup create --full --user agent1 --cursor prod", "one address, whole"),
+        ),
+    ),
+    "backup list": Syntax(
+        ("[PLACE]",),
+        about=(
+            "Prints the backups of the root, or of the folder PLACE, the oldest first: id, kind, of whom, when, "
+            "addresses with a state of their own in it, size, and what the last verification said."
+        ),
+        examples=(("prontodb backup list", "all of them"), ("prontodb backup list /mnt/disk/prontodb", "elsewhere")),
+    ),
+    "backup show": Syntax(
+        ("BACKUP",),
+        about=f"Prints what one backup holds, an address a line. BACKUP is {_REF}.",
+        examples=(("prontodb backup show 20261121T0300", "address, kind, entries, revision, size"),),
+    ),
+    "backup verify": Syntax(
+        ("[BACKUP]",),
+        about=(
+            f"Tests every file of one backup and of those that it builds on ({_REF}), puts the state of each address "
+            "together in a scratch folder and compares it entry by entry. Without BACKUP, or with a folder of "
+            "backups: every file of all, and the states of the newest ones and of one more. Problems go to stdout, "
+            "and the exit code is 1."
+        ),
+        examples=(("prontodb backup verify", "everything that is kept"),),
+    ),
+    "backup prune": Syntax(
+        (),
+        ("--dry-run",),
+        about=(
+            "Removes the backups that the retention policy does not keep (registry/global_config.json, "
+            '"backups": {"retention": {"keep_last": 3, "hourly": 24, "daily": 7, "weekly": 5, "monthly": 12}}). Never '
+            "one that another needs, never the last good one, and nothing at all when one cannot be read. Prints what "
+            "went; with --dry-run what would go."
+        ),
+        examples=(("prontodb backup prune --dry-run", "what would go, and why the others stay"),),
+    ),
+}
+
+
+def run(work: Generator[Progress, None, T], args: Args, unit: str, title: str) -> T:
+    """Do a long work to its end, and show on stderr how it gets on."""
+    with Shown(title, unit, quiet=args.flag("--quiet")) as progress:
+        while True:
+            try:
+                progress.update(next(work))
+            except StopIteration as end:
+                found: T = end.value
+                return found
+
+
+def do_backup(args: Args) -> int:
+    """Do what upstream's forms say: create, list or restore."""
+    chosen = [option for option in ("--list", "--restore", "--output") if args.text(option) is not None]
+    if len(chosen) > 1:
+        raise args.usage_error(f"{chosen[0]} and {chosen[1]} do not go together")
+    if args.flag("--list"):
+        return _list(args, None)
+    reference = args.text("--restore")
+    if reference is not None:
+        from prontodb.cli.restoring import restore
+
+        return restore(args, reference, yes=True)
+    return do_backup_create(args)
+
+
+def do_backup_create(args: Args) -> int:
+    """Make a backup."""
+    if args.flag("--full") and args.flag("--incremental"):
+        raise args.usage_error("--full and --incremental do not go together")
+    user, cursor = args.text("--user"), args.text("--cursor")
+    if cursor is not None and user is None:
+        raise args.usage_error("--cursor goes with --user")
+    work = Place(args).work().backup(full=args.flag("--full"), user=user, cursor=cursor, output=args.text("--output"))
+    report = run(work, args, "address", "backup")
+    if args.flag("--json"):
+        output.json_line(_as_dict(report))
+    elif report.id is not None:
+        output.line(report.id)
+    _tell(report)
+    return ERROR if report.failed else DONE
+
+
+def _as_dict(report: BackupReport) -> dict[str, object]:
+    from dataclasses import asdict
+
+    return asdict(report)
+
+
+def _tell(report: BackupReport) -> None:
+    whose = report.scope or "all addresses"
+    if report.id is not None:
+        output.note(
+            f"{report.kind} backup of {whose}: {report.snapshots:,} whole, {report.segments:,} by what changed, "
+            f"{report.unchanged:,} unchanged; {size_text(report.size_bytes)} in {duration_text(report.seconds)}"
+        )
+    elif report.parent is not None and not report.failed:
+        output.note(f"nothing of {whose} has changed since {report.parent}; no new backup is needed")
+    elif not report.failed:
+        output.note("there is no address to back up")
+    for address, reason in report.failed:
+        output.error(f"{address} could not be backed up: {reason}")
+
+
+# Listing
+
+
+def do_backup_list(args: Args) -> int:
+    """List backups."""
+    return _list(args, args.maybe("PLACE"))
+
+
+def _list(args: Args, place: str | None) -> int:
+    work = Place(args).work()
+    listing, checks = work.backups(place), {} if place is not None else work.checks()
+    if args.flag("--json"):
+        for manifest in listing.backups:
+            check = checks.get(manifest.id)
+            output.json_line(
+                _summary(manifest)
+                | {
+                    "verified_at_ms": None if check is None else check.at_ms,
+                    "problems": [] if check is None else list(check.problems),
+                }
+            )
+    else:
+        rows = []
+        for one in listing.backups:
+            check = checks.get(one.id)
+            state = "-" if check is None else "damaged" if check.problems else f"whole {text_of(check.at_ms)}"
+            rows.append(
+                (one.id, one.kind, one.scope or "*", text_of(one.created_at_ms), f"{len(one.pieces):,}",
+                 size_text(one.size_bytes), state)
+            )  # fmt: skip
+        tables.show(("backup", "kind", "of", "made", "addresses", "size", "verified"), rows)
+    if not listing.backups:
+        output.note("no backups")
+    for broken in listing.unreadable:
+        output.error(f"backup {broken.id} cannot be used: {broken.reason}")
+    return ERROR if listing.unreadable else DONE
+
+
+def _summary(manifest: Manifest) -> dict[str, object]:
+    return {
+        "id": manifest.id,
+        "kind": manifest.kind,
+        "scope": manifest.scope,
+        "parent": manifest.parent,
+        "created_at_ms": manifest.created_at_ms,
+        "ended_at_ms": manifest.ended_at_ms,
+        "prontodb": manifest.prontodb,
+        "sqlite": manifest.sqlite,
+        "addresses": len(manifest.pieces),
+        "unchanged": manifest.unchanged,
+        "gone": list(manifest.gone),
+        "failed": dict(manifest.failed),
+        "size_bytes": manifest.size_bytes,
+    }
+
+
+def do_backup_show(args: Args) -> int:
+    """Describe one backup."""
+    from dataclasses import asdict
+
+    manifest = Place(args).work().find_backup(args.word("BACKUP"))
+    if args.flag("--json"):
+        output.json_line(_summary(manifest) | {"pieces": [asdict(piece) for piece in manifest.pieces]})
+        return DONE
+    tables.show(
+        ("address", "kind", "entries", "revision", "at", "size", "since"), [_row(piece) for piece in manifest.pieces]
+    )
+    output.note(
+        f"{manifest.kind} backup of {manifest.scope or 'all addresses'}, made {text_of(manifest.created_at_ms)} by "
+        f"ProntoDB {manifest.prontodb}; {size_text(manifest.size_bytes)}"
+        + (f"; builds on {manifest.parent}" if manifest.parent is not None else "")
+        + (f"; {manifest.unchanged:,} addresses are as they were there" if manifest.unchanged else "")
+    )
+    for address in manifest.gone:
+        output.note(f"{address} was gone")
+    for address, reason in manifest.failed:
+        output.note(f"{address} could not be read: {reason}")
+    return DONE
+
+
+def _row(piece: Piece) -> tuple[str, ...]:
+    return (
+        piece.address,
+        piece.kind,
+        f"{piece.entries:,}",
+        f"{piece.revision}",
+        text_of(piece.at_ms),
+        size_text(piece.size_bytes),
+        piece.parent or "-",
+    )
+
+
+# Testing and removing
+
+
+def do_backup_verify(args: Args) -> int:
+    """Test backups."""
+    from dataclasses import asdict
+
+    report = run(Place(args).work().verify(args.maybe("BACKUP")), args, "file", "verify")
+    if args.flag("--json"):
+        output.json_line(asdict(report) | {"whole": report.is_whole})
+    else:
+        for backup, problem in report.problems:
+            output.line(f"{backup}: {output.escaped(problem)}")
+    verdict = "all whole" if report.is_whole else "damaged"
+    output.note(
+        f"{len(report.backups):,} backups, {report.files:,} files, {size_text(report.size_bytes)}; {report.trials:,} "
+        f"states put together and compared in {duration_text(report.seconds)}: {verdict}"
+    )
+    return DONE if report.is_whole else ERROR
+
+
+def do_backup_prune(args: Args) -> int:
+    """Remove what retention does not keep."""
+    from dataclasses import asdict
+
+    dry_run = args.flag("--dry-run")
+    report = run(Place(args).work().prune(dry_run=dry_run), args, "backup", "prune")
+    if args.flag("--json"):
+        output.json_line(asdict(report))
+    else:
+        for backup in report.removed:
+            output.line(backup)
+    if dry_run:
+        for backup, reasons in report.kept.items():
+            output.note(f"{backup} stays: {', '.join(reasons)}")
+    if report.refused is not None:
+        output.error(f"nothing {'would go' if dry_run else 'was removed'}: {report.refused}")
+        return ERROR
+    verb, count = "would free" if dry_run else "freed", len(report.removed)
+    output.note(f"{count:,} of {count + len(report.kept):,} backups; {verb} {size_text(report.freed_bytes)}")
+    return DONE

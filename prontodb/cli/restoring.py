@@ -1,0 +1,132 @@
+"""restore: addresses brought back from a backup, and the undo of it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from prontodb.cli import output
+from prontodb.cli.backups import run
+from prontodb.cli.environment import Place
+from prontodb.cli.output import DONE, ERROR
+from prontodb.cli.parsing import Args, Syntax
+from prontodb.cli.progress import duration_text, size_text
+from prontodb.errors import InvalidInputError, NotFoundError
+from prontodb.model.address import Address
+from prontodb.model.moments import moment_of, text_of
+from prontodb.model.root import checked_root
+from prontodb.storage.files import resolved
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MAX_NAMED = 10
+"""Addresses named one by one before a question; the rest are counted."""
+
+SYNTAX = {
+    "restore": Syntax(
+        ("[BACKUP]",),
+        ("--as", "--at", "--into", "--undo", "--yes"),
+        about=(
+            "Brings back what a backup holds: everything, or with --user (and --cursor) one user's addresses, or one; "
+            "PRONTODB_USER and PRONTODB_CURSOR do not narrow it. BACKUP is an id, the beginning of one, or a path; "
+            "without it the newest, or the newest up to --at TIME. Every file is tested before anything is touched; "
+            "each address is built beside its place and put in by rename. Addresses that the backup does not hold "
+            "stay as they are. Refused while sessions are there. What an address held before is kept for --undo for "
+            "some days (the setting undo_days). Asks first; off a terminal it needs --yes."
+        ),
+        examples=(
+            ("prontodb restore --user agent1 --cursor prod", "its newest state in a backup"),
+            ("prontodb restore 20261121T0300 --user agent1 --cursor prod --as agent1/look", "beside it, to look at"),
+            ("prontodb restore --at '2026-11-20 18:00' --yes", "all addresses as of then"),
+            ("prontodb restore /mnt/disk/prontodb --into /srv/new --yes", "a root from nothing but its backups"),
+            ("prontodb restore --undo --user agent1 --cursor prod", "as it was before the restore"),
+        ),
+    ),
+}
+
+
+def do_restore(args: Args) -> int:
+    """Restore, or undo a restore."""
+    if args.flag("--undo"):
+        return _undo(args)
+    return restore(args, args.maybe("BACKUP"), yes=args.flag("--yes"))
+
+
+def restore(args: Args, reference: str | None, *, yes: bool) -> int:
+    """Bring addresses back; asks first unless `yes`."""
+    user, cursor, at = args.text("--user"), args.text("--cursor"), args.text("--at")
+    if cursor is not None and user is None:
+        raise args.usage_error("--cursor goes with --user")
+    target, into = args.text("--as"), args.text("--into")
+    work = Place(args).work()
+    restoring = work.restoring(
+        reference,
+        user=user,
+        cursor=cursor,
+        target=None if target is None else Address.parse(target),
+        at_ms=None if at is None else moment_of(at),
+        into=None if into is None else resolved(checked_root(into, "--into")),
+    )
+    if not yes and restoring.replaced and not _agreed(restoring.replaced, f"with their state in {restoring.backup}"):
+        return ERROR
+    report = run(restoring.steps(), args, "step", "restore")
+    if args.flag("--json"):
+        output.json_line(
+            asdict(report)
+            | {
+                "restored": [
+                    asdict(one) | {"address": str(one.address), "target": str(one.target)} for one in report.restored
+                ]
+            }
+        )
+    else:
+        for one in report.restored:
+            output.line(str(one.target))
+    for address, reason in report.failed:
+        output.error(f"{address} was not restored: {reason}")
+    kept = sum(one.kept for one in report.restored)
+    output.note(
+        f"restored {len(report.restored):,} addresses from {report.backup}, made {text_of(restoring.made_at_ms)}: "
+        f"{size_text(report.size_bytes)} in {duration_text(report.seconds)}"
+        + (f"; 'prontodb restore --undo' brings back what {kept:,} of them held" if kept else "")
+    )
+    return ERROR if report.failed else DONE
+
+
+def _agreed(addresses: Sequence[Address], how: str) -> bool:
+    names = ", ".join(map(str, addresses[:MAX_NAMED]))
+    more = f" and {len(addresses) - MAX_NAMED:,} more" if len(addresses) > MAX_NAMED else ""
+    if output.ask(f"replace {names}{more} {how}? [y/N] ").lower() in ("y", "yes"):
+        return True
+    output.error(f"nothing was touched; add --yes to replace {names}{more} without being asked")
+    return False
+
+
+def _undo(args: Args) -> int:
+    """Bring back what restores have put aside."""
+    for option in ("--as", "--at", "--into"):
+        if args.text(option) is not None:
+            raise args.usage_error(f"{option} does not go with --undo")
+    if args.maybe("BACKUP") is not None:
+        raise args.usage_error("--undo takes no backup: it brings back what the last restore has put aside")
+    user, cursor = args.text("--user"), args.text("--cursor")
+    if cursor is not None and user is None:
+        raise args.usage_error("--cursor goes with --user")
+    work = Place(args).work()
+    addresses = work.undoable(user, cursor)
+    if not addresses:
+        raise NotFoundError("there is nothing to undo: no restore of it is kept (see the setting undo_days)")
+    if not args.flag("--yes") and not _agreed(addresses, "with what they held before their restore"):
+        return ERROR
+    failed = 0
+    for address in addresses:
+        try:
+            work.undo_restore(address)
+        except (NotFoundError, InvalidInputError) as error:
+            failed += 1
+            output.error(str(error))
+        else:
+            output.line(str(address))
+    output.note(f"undone at {len(addresses) - failed:,} addresses; the same again brings the restored state back")
+    return ERROR if failed else DONE

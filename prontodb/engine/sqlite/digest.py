@@ -1,0 +1,96 @@
+"""The digest of a keystore's contents: of its entries and nothing else, whatever the order, kept up change by change.
+
+The hashes of all entries are added modulo 2^256: AdHash of Bellare and Micciancio, "A New Paradigm for Collision-Free
+Hashing: Incrementality at Reduced Cost" (Eurocrypt 1997). What left is subtracted, so that the digest after a change
+costs as much as the change. It finds accidents and mistakes of ours; against forgers stand the files' SHA-256.
+"""
+
+from __future__ import annotations
+
+from _blake2 import blake2b
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from prontodb.engine.sqlite.transactions import entry_of
+from prontodb.errors import CorruptError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from typing import Any
+
+    from prontodb.storage.connection import Connection
+
+HASH_BYTES = 32
+_MODULUS = 2 ** (8 * HASH_BYTES)
+COLUMNS = "namespace_key, value, created_at, updated_at, ttl_expires_at, rev, checksum"
+"""A stored row as this module takes it."""
+STOP_EVERY = 1_024
+
+Row = tuple[str, str, int, int, "int | None", int, int]
+
+
+def row_hash(row: Sequence[Any]) -> int:
+    """Return the hash of one row of `COLUMNS`; its checksum, which follows from the rest, is left out."""
+    key, value, created_at, updated_at, expires_at, revision, _ = row
+    name = key.encode()
+    moments = (created_at, updated_at, -1 if expires_at is None else expires_at, revision, len(name))
+    text = b"%d %d %d %d %d " % moments + name + value.encode()
+    return int.from_bytes(blake2b(text, digest_size=HASH_BYTES).digest())
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """A digest and of how many entries it is. Immutable: every change returns a new one."""
+
+    total: int = 0
+    entries: int = 0
+
+    def changed(self, gone: Iterable[int], come: Iterable[int]) -> Digest:
+        """Return the digest after the rows with the hashes `gone` left and those with `come` came."""
+        left, new = list(gone), list(come)
+        return Digest((self.total + sum(new) - sum(left)) % _MODULUS, self.entries + len(new) - len(left))
+
+    @property
+    def hex(self) -> str:
+        """The digest as text."""
+        return self.total.to_bytes(HASH_BYTES).hex()
+
+    @classmethod
+    def of_hex(cls, text: str, entries: int) -> Digest:
+        """Return what `hex` and `entries` were of."""
+        return cls(int(text, 16), entries)
+
+
+def digest_of(connection: Connection, stop: Callable[[], bool] = lambda: False) -> Digest:
+    """Read every entry, live and expired, and return the digest; `CorruptError` at one whose checksum is wrong.
+
+    Ends early, with what has been read, once `stop()` is true.
+    """
+    total = entries = 0
+    cursor = connection.execute(f"SELECT {COLUMNS} FROM kvstore ORDER BY id")
+    try:
+        for row in cursor:
+            entry_of(row)
+            total += row_hash(row)
+            entries += 1
+            if entries % STOP_EVERY == 0 and stop():
+                break
+    finally:
+        cursor.close()
+    return Digest(total % _MODULUS, entries)
+
+
+def hashes_of(connection: Connection, keys: Sequence[str]) -> dict[str, int]:
+    """Return the hash of the row of each of `keys` that has one."""
+    import json
+
+    cursor = connection.execute(
+        f"SELECT {COLUMNS} FROM kvstore WHERE namespace_key IN (SELECT value FROM json_each(?))",
+        (json.dumps(list(keys)),),
+    )
+    try:
+        return {row[0]: row_hash(row) for row in cursor}
+    except (AttributeError, TypeError) as error:
+        raise CorruptError("an entry of another type than ours lies in the backup") from error
+    finally:
+        cursor.close()

@@ -1,0 +1,164 @@
+"""Whole copies of a keystore: taken from a live one without its writer's lock, looked at, and made a keystore again."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from prontodb.engine.sqlite import opening, schema
+from prontodb.engine.sqlite.digest import Digest, digest_of
+from prontodb.engine.sqlite.transactions import HEAD
+from prontodb.errors import CorruptError, ProntoError, StorageFullError, UnavailableError, shown
+from prontodb.model.history import Mark
+from prontodb.storage import connection as sqlite
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from prontodb.model.address import Address
+    from prontodb.model.layout import Layout
+    from prontodb.storage.connection import Connection
+    from prontodb.storage.files import Folder
+
+_MARK = (
+    f"SELECT incarnation, {HEAD}, coalesce((SELECT chain FROM journal ORDER BY rev DESC LIMIT 1), floor_chain), floor "
+    "FROM meta"
+)
+_LAST_AT = "SELECT at FROM journal ORDER BY rev DESC LIMIT 1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """What one keystore holds at one instant. `floor`: changes up to there are no longer in its journal."""
+
+    mark: Mark
+    floor: int
+    digest: Digest
+
+
+def mark_of(connection: Connection) -> tuple[Mark, int]:
+    """Return where the history of a keystore stands, and its floor."""
+    found = sqlite.one(connection, _MARK)
+    if found is None or [type(value) for value in found] != [bytes, int, bytes, int]:
+        raise CorruptError("the keystore's own record (meta) is damaged; restore it from a backup")
+    incarnation, revision, chain, floor = found
+    return Mark(incarnation.hex(), revision, chain.hex()), floor
+
+
+def copy_whole(
+    layout: Layout, address: Address, folder: Folder, name: str, *, busy_timeout_ms: int, stop: Callable[[], bool]
+) -> State:
+    """Write a compact copy of a live keystore as the new file `name`, synced and read again; return what it holds.
+
+    One snapshot, and no lock that a writer would meet. `CorruptError` when the source is damaged.
+    """
+    folder.create(name, b"")
+    target = f"{folder.path}/{name}"
+    path = layout.keystore_path(address)
+    connection, _ = opening.open_reader(layout, address, busy_timeout_ms=busy_timeout_ms)
+    try:
+        sqlite.vacuum_into(connection, target, stop)
+    except sqlite.ERRORS as error:
+        raise _of_whom(error, path, target) from error
+    finally:
+        connection.close()
+    folder.sync_file(name)
+    return state_of(target, stop=stop)
+
+
+def _of_whom(error: Exception, path: str, target: str) -> ProntoError:
+    """Translate an error of a copy: a full disk is the copy's, everything else the keystore's own."""
+    failure = sqlite.translated(error, target)
+    if isinstance(failure, StorageFullError):
+        return StorageFullError(f"no space left for the copy {shown(target)}; nothing was lost, make some room")
+    return sqlite.translated(error, path)
+
+
+def open_copy(path: str) -> Connection:
+    """Open a whole copy for reading: nobody changes it, so no lock is taken and nothing is left beside it."""
+    connection = sqlite.connect(path, mode=sqlite.IMMUTABLE)
+    try:
+        schema.check(connection, path, wal=False)
+        sqlite.lock_down(connection)
+    except sqlite.ERRORS as error:
+        connection.close()
+        raise sqlite.translated(error, path) from error
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def state_of(path: str, *, stop: Callable[[], bool] = lambda: False) -> State:
+    """Read a whole copy from end to end, SQLite's own check and every entry; return what it holds."""
+    connection = open_copy(path)
+    try:
+        _check_pages(connection, path)
+        digest = digest_of(connection, stop)
+        mark, floor = mark_of(connection)
+        if stop():
+            raise UnavailableError("the work was stopped")
+        return State(mark=mark, floor=floor, digest=digest)
+    except sqlite.ERRORS as error:
+        raise sqlite.translated(error, path) from error
+    finally:
+        connection.close()
+
+
+def last_change_ms(connection: Connection) -> int | None:
+    """Return when the last change in the journal was made; None when it holds none."""
+    found = sqlite.one(connection, _LAST_AT)
+    return None if found is None else int(found[0])
+
+
+# Making one a keystore again
+
+
+def open_staged(path: str) -> Connection:
+    """Open a whole copy that nobody else can see yet, to be changed; losing it to a crash loses nothing."""
+    connection = sqlite.connect(path)
+    try:
+        schema.check(connection, path, wal=False)
+        connection.execute("PRAGMA synchronous=OFF").close()
+        sqlite.lock_down(connection)
+    except sqlite.ERRORS as error:
+        connection.close()
+        raise sqlite.translated(error, path) from error
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def begin(staged: Connection) -> None:
+    """Begin the one transaction in which a staged copy is changed."""
+    staged.execute("BEGIN IMMEDIATE").close()
+
+
+def end(staged: Connection, path: str) -> None:
+    """End it, and have SQLite check the whole file."""
+    staged.execute("COMMIT").close()
+    _check_pages(staged, path)
+
+
+def _check_pages(connection: Connection, path: str) -> None:
+    for (line,) in sqlite.rows(connection, "PRAGMA integrity_check"):
+        if line != "ok":
+            raise CorruptError(f"{shown(path)} is damaged: {shown(line)}")
+
+
+def make_new(path: str) -> None:
+    """Make a staged copy a keystore of its own: another incarnation, a new epoch, nobody's session, in WAL mode.
+
+    Everything is in the file itself and synced when this returns, and nothing lies beside it.
+    """
+    epoch, incarnation = schema.first_epoch(), os.urandom(schema.INCARNATION_BYTES)
+    sqlite.build(
+        path,
+        (),
+        (
+            ("DELETE FROM revoked", ()),
+            ("UPDATE meta SET incarnation = ?, epoch = ?, lock_device = NULL, lock_inode = NULL", (incarnation, epoch)),
+        ),
+    )

@@ -1,0 +1,82 @@
+"""Keeping a keystore small: old rows of the journal go, free pages go back to the disk, the log is cut.
+
+Each function is one short transaction or statement over a writing connection; whoever calls does so until there is
+nothing left to do, with pauses for other writers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from prontodb.engine.sqlite import writing
+from prontodb.storage.connection import one, rows
+
+if TYPE_CHECKING:
+    from prontodb.engine.sqlite.context import Target
+    from prontodb.model.operation import Fence
+    from prontodb.storage.connection import Connection
+
+JOURNAL_ROWS = 100
+"""Rows of the journal, of up to 1,000 changes each, that one transaction prunes."""
+VACUUM_PAGES = 1_000
+"""Free pages given back by one statement: 4 MB to move at most."""
+SPARE_PAGES = 64
+"""Free pages that stay: the next writes would take them again."""
+
+_OLDEST = "SELECT rev, first_rev, at, chain FROM journal ORDER BY rev LIMIT ?"
+_PRUNE = "DELETE FROM journal WHERE rev <= ?"
+_RAISE_FLOOR = "UPDATE meta SET floor = ?, floor_chain = ?"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Which rows of a journal may go: older than `before_ms` or more than `keep_records` changes ago.
+
+    None that reaches past `until_revision`, which is as far as a backup has seen; None when there is no backup.
+    """
+
+    before_ms: int
+    keep_records: int
+    until_revision: int | None
+
+
+def prune_journal(connection: Connection, target: Target, rule: Rule, fence: Fence, now_ms: int) -> int:
+    """Take the oldest rows that may go out of the journal and raise the floor; return how many changes they told of."""
+
+    def work(group: writing.Group) -> int:
+        group.check_fence(fence)
+        pruned, last = 0, None
+        for rev, first_rev, at, chain in rows(connection, _OLDEST, (JOURNAL_ROWS,)):
+            may_go = at < rule.before_ms or group.revision - rev >= rule.keep_records
+            if not may_go or (rule.until_revision is not None and rev > rule.until_revision):
+                break
+            pruned, last = pruned + rev - first_rev + 1, (rev, chain)
+        if last is not None:
+            connection.execute(_PRUNE, (last[0],)).close()
+            connection.execute(_RAISE_FLOOR, last).close()
+            group.changed = True
+        return pruned
+
+    found: int = writing.transact(connection, target, now_ms, work)
+    return found
+
+
+def free_bytes(connection: Connection) -> int:
+    """Return how many bytes of the file hold nothing and could go back to the disk."""
+    pages: int = one(connection, "PRAGMA freelist_count")[0]
+    return max(0, pages - SPARE_PAGES) * writing.PAGE_SIZE
+
+
+def give_back(connection: Connection) -> int:
+    """Give some free pages at the end of the file back; return how many bytes. The file shrinks with the checkpoint."""
+    pages = min(free_bytes(connection) // writing.PAGE_SIZE, VACUUM_PAGES)
+    if pages:
+        rows(connection, f"PRAGMA incremental_vacuum({pages:d})")
+    return pages * writing.PAGE_SIZE
+
+
+def cut_log(connection: Connection) -> bool:
+    """Carry the log into the keystore and cut it to nothing; False when a reader or writer is in the way."""
+    busy: int = one(connection, "PRAGMA wal_checkpoint(TRUNCATE)")[0]
+    return not busy

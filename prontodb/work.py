@@ -1,0 +1,252 @@
+"""Every long work on one root, put together from its parts: generators that yield progress and return a report.
+
+Synchronous: the command line runs them where it stands, the session manager a step at a time on a thread. `stop()` is
+asked in the middle of long steps; closing a generator leaves nothing half done.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+from prontodb.backup import prune
+from prontodb.backup.chain import Chains, never
+from prontodb.backup.container import Container
+from prontodb.backup.create import Making, checked_scope, in_scope
+from prontodb.backup.place import container_at, located
+from prontodb.backup.restore import Restoring, choose
+from prontodb.backup.retention import Policy
+from prontodb.backup.verify import Verifying
+from prontodb.engine.sqlite import folders
+from prontodb.engine.sqlite.knowledge import Knowledge
+from prontodb.engine.sqlite.lifecycle import Lifecycle
+from prontodb.engine.sqlite.upkeep import Rule
+from prontodb.errors import CorruptError, InvalidInputError, NotFoundError, ProntoError
+from prontodb.jobs import plan, trust
+from prontodb.jobs.compact import Compacting
+from prontodb.jobs.sweep import Sweeping, SweepReport
+from prontodb.log import event
+from prontodb.model.address import Address
+from prontodb.model.layout import Layout
+from prontodb.registry import configuration
+from prontodb.registry.addresses import AddressRegistry
+from prontodb.storage.process import ourselves
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable, Mapping
+
+    from prontodb.backup.container import Listing
+    from prontodb.backup.create import BackupReport
+    from prontodb.backup.manifest import Manifest
+    from prontodb.backup.prune import PruneReport
+    from prontodb.backup.verify import VerifyReport
+    from prontodb.jobs.compact import CompactReport
+    from prontodb.model.clock import Clock
+    from prontodb.model.progress import Progress
+    from prontodb.model.settings import Settings
+    from prontodb.registry.jobs import Check, JobRegistry
+
+DAY_MS = 86_400_000
+_CLOCK_NOTE = "clock"
+
+
+class Work:
+    """The long works of one root. `jobs` is where they keep what they learn."""
+
+    def __init__(
+        self, layout: Layout, settings: Settings, clock: Clock, lifecycle: Lifecycle, jobs: JobRegistry
+    ) -> None:
+        self._layout, self._settings, self._clock = layout, settings, clock
+        self._lifecycle, self._jobs = lifecycle, jobs
+
+    # Sweep, compact
+
+    def check_clock(self, *, trust_clock: bool = False) -> str | None:
+        """Return why the wall clock is not to be believed, None when it is; keeps what it says for the next time."""
+        before = None
+        if not trust_clock:
+            try:
+                before = trust.Reference.decode(self._jobs.notes().get(_CLOCK_NOTE))
+            except ProntoError as error:
+                event("registry.deferred", reason=str(error))
+        judged = trust.judge(before, ourselves().boot or "", self._clock.wall_ms(), self._clock.boottime_s())
+        try:
+            self._jobs.note(_CLOCK_NOTE, judged.reference.encode())
+        except ProntoError as error:
+            event("registry.deferred", reason=str(error))
+        return judged.doubt
+
+    def sweep(
+        self,
+        *,
+        trust_clock: bool = False,
+        leave_out: Iterable[Address] = (),
+        stop: Callable[[], bool] = never,
+    ) -> Generator[Progress, None, SweepReport]:
+        """Delete expired entries at every address that nobody holds exclusively."""
+        doubt = self.check_clock(trust_clock=trust_clock)
+        if doubt is not None:
+            event("sweep.skipped", reason=doubt)
+            return SweepReport(skipped=doubt)
+        sweeping = Sweeping(
+            self._lifecycle,
+            self._settings.limits,
+            self._clock,
+            known=Knowledge(self._jobs),
+            stop=stop,
+            leave_out=frozenset(leave_out),
+        )
+        return (yield from sweeping.steps())
+
+    def rule_for(self) -> Callable[[Address], Rule]:
+        """Return what says which rows of an address's journal may go, by the settings and the newest backups."""
+        seen = self._seen_by_backups()
+        before_ms = self._clock.wall_ms() - self._settings.journal_days * DAY_MS
+        keep = self._settings.journal_records
+        return lambda address: Rule(before_ms, keep, seen.get(address))
+
+    def _seen_by_backups(self) -> dict[Address, int]:
+        """Return how far the newest backup chain of each address has seen; none of it when that cannot be told."""
+        listing = Container.of_root(self._layout).list()
+        chains = Chains(listing)
+        seen: dict[Address, int] = {}
+        newest = {one.scope: one for one in listing.backups}
+        for manifest in sorted(newest.values(), key=lambda one: (one.created_at_ms, one.id)):
+            try:
+                tips = chains.tips(manifest.id)
+            except CorruptError as error:
+                event("backup.chain_broken", backup=manifest.id, reason=str(error))
+                continue
+            # Of several chains, that of the newest backup: the others begin anew when they must.
+            seen |= {Address.parse(name): link.piece.revision for name, link in tips.items()}
+        return seen
+
+    def compact(
+        self, *, leave_out: Iterable[Address] = (), stop: Callable[[], bool] = never
+    ) -> Generator[Progress, None, CompactReport]:
+        """Prune journals, give free pages back to the disk and cut logs, at every address that nobody holds."""
+        compacting = Compacting(
+            self._lifecycle,
+            self._settings.limits,
+            self._clock,
+            rule_for=self.rule_for(),
+            forget_before_ms=self._clock.wall_ms() - self._settings.undo_days * DAY_MS,
+            stop=stop,
+            leave_out=frozenset(leave_out),
+        )
+        return (yield from compacting.steps())
+
+    # Backups
+
+    def backup(
+        self,
+        *,
+        full: bool = False,
+        user: str | None = None,
+        cursor: str | None = None,
+        output: object = None,
+        stop: Callable[[], bool] = never,
+    ) -> Generator[Progress, None, BackupReport]:
+        """Back up all addresses, those of one user, or one; into the root's own backups or the folder `output`."""
+        container = Container.of_root(self._layout) if output is None else container_at(output)
+        making = Making(
+            container,
+            self._layout,
+            self._settings.limits,
+            self._clock,
+            scope=checked_scope(user, cursor),
+            full=full,
+            knowledge=Knowledge(self._jobs),
+            stop=stop,
+        )
+        return (yield from making.steps())
+
+    def backups(self, place: str | None = None) -> Listing:
+        """Return the backups in the root, or in a folder that somebody names."""
+        return located(self._layout, place)[1]
+
+    def find_backup(self, reference: str) -> Manifest:
+        """Return one backup: by its id, the beginning of it or its path, or the newest in a folder of backups."""
+        _, listing, manifest = located(self._layout, reference)
+        return manifest or listing.backups[-1]
+
+    def checks(self) -> Mapping[str, Check]:
+        """Return what the last verification said of each backup in the root, as far as that is known."""
+        try:
+            return self._jobs.checks()
+        except ProntoError as error:
+            event("registry.deferred", reason=str(error))
+            return {}
+
+    def verify(
+        self, reference: str | None = None, *, stop: Callable[[], bool] = never
+    ) -> Generator[Progress, None, VerifyReport]:
+        """Test backups: their files against their manifests, and by putting states together again."""
+        container, listing, manifest = located(self._layout, reference)
+        verifying = Verifying(container, listing, only=manifest, rng=random.Random(), stop=stop)  # noqa: S311
+        report = yield from verifying.steps()
+        if container.path == Container.of_root(self._layout).path:
+            results: dict[str, list[str]] = {backup: [] for backup in report.backups}
+            for backup, problem in report.problems:
+                results.setdefault(backup, []).append(problem)
+            self._jobs.checked(results, self._clock.wall_ms())
+        return report
+
+    def policy(self) -> Policy:
+        """Return what retention keeps, by the settings file."""
+        found, _ = plan.backups_of(configuration.section(self._layout, "backups"))
+        return Policy.parse(found.retention)[0]
+
+    def prune(self, *, dry_run: bool = False) -> Generator[Progress, None, PruneReport]:
+        """Remove the backups that retention does not keep."""
+        container = Container.of_root(self._layout)
+        damaged = frozenset(check.backup for check in self.checks().values() if check.problems)
+        report = yield from prune.steps(container, self.policy(), self._clock, damaged=damaged, dry_run=dry_run)
+        if not dry_run and report.removed:
+            self._jobs.forget_checks(report.removed)
+        return report
+
+    # Restore
+
+    def restoring(
+        self,
+        reference: str | None = None,
+        *,
+        user: str | None = None,
+        cursor: str | None = None,
+        target: Address | None = None,
+        at_ms: int | None = None,
+        into: str | None = None,
+        stop: Callable[[], bool] = never,
+    ) -> Restoring:
+        """Return a restore that can be looked at before it is done: one backup's state, of all addresses or of some."""
+        scope = checked_scope(user, cursor)
+        container, listing, manifest = located(self._layout, reference)
+        if manifest is None:
+            manifest = choose(listing, scope, at_ms)
+        elif at_ms is not None:
+            raise InvalidInputError("name a backup or a moment, not both")
+        lifecycle = self._lifecycle if into is None else self._elsewhere(into)
+        return Restoring(container, listing, manifest, lifecycle, self._clock, scope=scope, target=target, stop=stop)
+
+    def _elsewhere(self, root: str) -> Lifecycle:
+        layout = Layout(root)
+        registry = AddressRegistry(layout, wait_s=self._settings.wait_s, one_shot=True)
+        return Lifecycle(
+            layout,
+            self._clock,
+            registry,
+            wait_s=self._settings.wait_s,
+            one_shot=True,
+            unsafe_file_system=self._settings.unsafe_file_system,
+        )
+
+    def undoable(self, user: str | None = None, cursor: str | None = None) -> list[Address]:
+        """Return the addresses of which something is kept that a restore has put aside."""
+        scope = checked_scope(user, cursor)
+        return sorted({address for address, _ in folders.all_kept(self._layout) if in_scope(address, scope)})
+
+    def undo_restore(self, address: Address) -> None:
+        """Change an address with what its last restore put aside; `NotFoundError` when there is nothing."""
+        if self._lifecycle.undo_restore(address) is None:
+            raise NotFoundError(f"there is nothing to undo at {address}: no restore of it is kept (see undo_days)")
