@@ -12,6 +12,7 @@ import anyio
 
 from prontodb import copying, transfer
 from prontodb.addresses import AddressBook
+from prontodb.backup.history import Until
 from prontodb.doctor import examine
 from prontodb.engine.sqlite import cloning
 from prontodb.engine.sqlite.engine import SqliteEngine
@@ -160,6 +161,15 @@ class SessionManager:
         """Make an empty keystore; False when it exists already. After a crash it is whole or not there."""
         return await self._engine.create(as_address(address))
 
+    async def keep_history(self, address: Address | str, keep: bool = True) -> None:
+        """Have the journal of an address keep the values of what is set from now on, or no longer.
+
+        Then `restore(revision=...)` and `restore(at=...)` reach every commit, and not only what a backup has seen. It
+        takes room: each value once more, until the journal is pruned. `AddressBusyError` while somebody holds it.
+        """
+        wanted = as_address(address)
+        await self._engine.patiently(lambda: self._lifecycle.keep_history(wanted, keep))
+
     async def rename(self, old: Address | str, new: Address | str) -> None:
         """Give an address another name. `AddressBusyError` while a session is at it."""
         source, target = as_address(old), as_address(new)
@@ -305,22 +315,25 @@ class SessionManager:
         cursor: str | None = None,
         to: Address | str | None = None,
         at: str | datetime | None = None,
+        revision: int | None = None,
         into: str | os.PathLike[str] | None = None,
         progress: Show = None,
     ) -> RestoreReport:
         """Bring addresses back to what a backup has of them: all in it, those of one user, or one.
 
-        `backup` is an id, or a path; None takes the newest, or the newest up to `at` (an aware datetime, or ISO text).
+        `backup` is an id, or a path; None takes the newest, or the newest up to `at` (an aware datetime, or ISO text)
+        or to `revision` of one address. Where an address keeps its history, its state at just that point is made from
+        what came after the backup.
         `to` gives a single address another name, `into` is another root, made when missing. Everything is tested
         before anything is touched; each address is built beside its place and put in by rename, and what it held is
         kept for `undo_restore`. Raises `AddressBusyError` while sessions are there, `CorruptError` for a damaged
         backup, `NotFoundError`.
         """
         target = None if to is None else as_address(to)
-        at_ms = None if at is None else moment_of(at)
+        until = Until(None if at is None else moment_of(at), revision)
         root = None if into is None else resolved(checked_root(_as_path(into), "into"))
         restoring = await self._engine.beside(
-            lambda: self._upkeep.work.restoring(backup, user=user, cursor=cursor, target=target, at_ms=at_ms, into=root)
+            lambda: self._upkeep.work.restoring(backup, user=user, cursor=cursor, target=target, until=until, into=root)
         )
         if root is None:
             for address in restoring.targets:

@@ -233,10 +233,15 @@ class Upkeep:
             raise Skipped(str(error)) from error
         if report.kind == "full" and not report.addresses and not report.failed:
             raise Skipped("there is no address yet")
+        if report.not_copied is not None:
+            raise UnavailableError(f"backup {report.id or report.parent} is made, but not copied: {report.not_copied}")
         return _unless_failed(report, "backed up")
 
     async def _verify_job(self, show: Show) -> VerifyReport:
         report = await self.drive(lambda stop: self.work.verify(stop=stop), show)
+        second = await self._engine.beside(self.work.second_place, brief=True)
+        if report.is_whole and second is not None:
+            report = await self.drive(lambda stop: self.work.verify(second, stop=stop), show)
         if not report.is_whole:
             backup, problem = report.problems[0]
             more = f", and {len(report.problems) - 1} more" if len(report.problems) > 1 else ""
@@ -248,6 +253,8 @@ class Upkeep:
         report = await self.drive(lambda _: self.work.prune(), show)
         if report.refused is not None:
             raise UnavailableError(f"nothing was pruned: {report.refused}")
+        if report.not_pruned is not None:
+            raise UnavailableError(f"the second place was not pruned: {report.not_pruned}")
         return report
 
 

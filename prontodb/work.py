@@ -7,15 +7,18 @@ asked in the middle of long steps; closing a generator leaves nothing half done.
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from prontodb.backup import prune
 from prontodb.backup.chain import Chains, never
 from prontodb.backup.container import Container
 from prontodb.backup.create import Making, checked_scope, in_scope
+from prontodb.backup.history import Until
 from prontodb.backup.place import container_at, located
 from prontodb.backup.restore import Restoring, choose
 from prontodb.backup.retention import Policy
+from prontodb.backup.second import FolderPlace, copy_out
 from prontodb.backup.verify import Verifying
 from prontodb.engine.sqlite import folders
 from prontodb.engine.sqlite.knowledge import Knowledge
@@ -47,6 +50,7 @@ if TYPE_CHECKING:
     from prontodb.registry.jobs import Check, JobRegistry
 
 DAY_MS = 86_400_000
+NO_LIMIT = Until()
 _CLOCK_NOTE = "clock"
 
 
@@ -159,7 +163,27 @@ class Work:
             knowledge=Knowledge(self._jobs),
             stop=stop,
         )
-        return (yield from making.steps())
+        report = yield from making.steps()
+        return report if output is not None else (yield from self._copied_out(report, stop))
+
+    def _copied_out(self, report: BackupReport, stop: Callable[[], bool]) -> Generator[Progress, None, BackupReport]:
+        """Copy what the second place has not; a backup that is made stays made, whatever becomes of its copy."""
+        path = self.second_place()
+        if path is None:
+            return report
+        place, there = FolderPlace(path), Container(path, by_kind=True)
+        try:
+            place.check_there()
+            with there.hold("copy backups", wait_s=0):
+                copied = yield from copy_out(Container.of_root(self._layout), place, path, stop=stop)
+        except ProntoError as error:
+            event("backup.not_copied", place=path, reason=str(error))
+            return replace(report, not_copied=str(error))
+        return replace(report, copied=copied.copied)
+
+    def second_place(self) -> str | None:
+        """Return the folder where every backup is copied to, by the settings file; None when there is none."""
+        return plan.backups_of(configuration.section(self._layout, "backups"))[0].second_place
 
     def backups(self, place: str | None = None) -> Listing:
         """Return the backups in the root, or in a folder that somebody names."""
@@ -204,7 +228,17 @@ class Work:
         report = yield from prune.steps(container, self.policy(), self._clock, damaged=damaged, dry_run=dry_run)
         if not dry_run and report.removed:
             self._jobs.forget_checks(report.removed)
-        return report
+        path = self.second_place()
+        if path is None:
+            return report
+        try:
+            FolderPlace(path).check_there()
+            second = yield from prune.steps(
+                Container(path, by_kind=True), self.policy(), self._clock, damaged=frozenset(), dry_run=dry_run
+            )
+        except ProntoError as error:
+            return replace(report, not_pruned=str(error))
+        return replace(report, second_place=second)
 
     # Restore
 
@@ -215,19 +249,32 @@ class Work:
         user: str | None = None,
         cursor: str | None = None,
         target: Address | None = None,
-        at_ms: int | None = None,
+        until: Until = NO_LIMIT,
         into: str | None = None,
         stop: Callable[[], bool] = never,
     ) -> Restoring:
         """Return a restore that can be looked at before it is done: one backup's state, of all addresses or of some."""
         scope = checked_scope(user, cursor)
         container, listing, manifest = located(self._layout, reference)
+        if until.revision is not None and "/" not in scope:
+            raise InvalidInputError("a revision is one address's: name the user and the cursor")
         if manifest is None:
-            manifest = choose(listing, scope, at_ms)
-        elif at_ms is not None:
-            raise InvalidInputError("name a backup or a moment, not both")
+            manifest = choose(listing, scope, until)
+        elif until:
+            raise InvalidInputError("name a backup, or a moment or revision, not both")
         lifecycle = self._lifecycle if into is None else self._elsewhere(into)
-        return Restoring(container, listing, manifest, lifecycle, self._clock, scope=scope, target=target, stop=stop)
+        return Restoring(
+            container,
+            listing,
+            manifest,
+            lifecycle,
+            self._clock,
+            scope=scope,
+            source=self._layout,
+            target=target,
+            until=until,
+            stop=stop,
+        )
 
     def _elsewhere(self, root: str) -> Lifecycle:
         layout = Layout(root)

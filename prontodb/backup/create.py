@@ -68,6 +68,10 @@ class BackupReport:
     """Addresses that could not be read, each with the reason; their last good state stays in older backups."""
     size_bytes: int
     seconds: float
+    copied: tuple[str, ...] = ()
+    """Backups that were copied to the second place, where the settings name one."""
+    not_copied: str | None = None
+    """Why the second place has not all of them; None when it has, or there is none."""
 
 
 def checked_scope(user: object, cursor: object) -> str:

@@ -18,14 +18,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PruneReport:
-    """What pruning removed, or with `dry_run` would. `kept`: why each of the others stays. `refused`: why nothing may
-    go at all."""
+    """What pruning removed, or with `dry_run` would. `kept`: why each of the others stays.
+
+    `refused`: why nothing may go at all. `second_place`: the same for the second place, where there is one.
+    """
 
     removed: tuple[str, ...]
     kept: Mapping[str, tuple[str, ...]]
     refused: str | None
     freed_bytes: int
     dry_run: bool
+    second_place: PruneReport | None = None
+    not_pruned: str | None = None
+    """Why nothing could be done in the second place; None when it could, or there is none."""
 
 
 def as_kept(manifest: Manifest, damaged: frozenset[str]) -> Kept:

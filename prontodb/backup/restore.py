@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 from prontodb.backup.chain import Chains, Link, never, put_together
 from prontodb.backup.container import file_fault
 from prontodb.backup.create import in_scope
-from prontodb.engine.sqlite import metadata, snapshot
+from prontodb.backup.history import Until, changes_after
+from prontodb.engine.sqlite import inspection, metadata, replay, snapshot
+from prontodb.engine.sqlite.digest import digest_of
 from prontodb.errors import (
     AddressBusyError,
     BackupNotFoundError,
@@ -24,15 +26,21 @@ from prontodb.model.address import Address
 from prontodb.model.layout import KEYSTORE_FILE, METADATA_FILE
 from prontodb.model.moments import text_of
 from prontodb.model.progress import Progress
+from prontodb.storage import connection as sqlite
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from prontodb.backup.container import Container, Listing
     from prontodb.backup.manifest import Manifest
+    from prontodb.engine.sqlite.increment import JournalRow
     from prontodb.engine.sqlite.lifecycle import Lifecycle
     from prontodb.model.clock import Clock
+    from prontodb.model.layout import Layout
     from prontodb.storage.files import Folder
+
+
+BUSY_TIMEOUT_MS = 5_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,11 +67,11 @@ class RestoreReport:
     seconds: float
 
 
-def choose(listing: Listing, scope: str, at_ms: int | None) -> Manifest:
-    """Return the newest backup, of a moment or before, that has what the scope names; else `NotFoundError`."""
+def choose(listing: Listing, scope: str, until: Until) -> Manifest:
+    """Return the newest backup, up to a moment or revision, that has what the scope names; else `NotFoundError`."""
     chains = Chains(listing)
     for manifest in reversed(listing.backups):
-        if at_ms is not None and manifest.created_at_ms > at_ms:
+        if until.at_ms is not None and manifest.ended_at_ms > until.at_ms:
             continue
         if scope == "" and manifest.scope != "":
             continue
@@ -72,10 +80,12 @@ def choose(listing: Listing, scope: str, at_ms: int | None) -> Manifest:
         except CorruptError as error:
             event("backup.chain_broken", backup=manifest.id, reason=str(error))
             continue
-        if any(in_scope(Address.parse(address), scope) for address in tips):
+        held = [link.piece for address, link in tips.items() if in_scope(Address.parse(address), scope)]
+        if any(until.revision is None or piece.revision <= until.revision for piece in held):
             return manifest
     whose = f"of {scope}" if scope else "of all addresses"
-    when = "" if at_ms is None else f" from {text_of(at_ms)} or before"
+    when = "" if until.at_ms is None else f" from {text_of(until.at_ms)} or before"
+    when += "" if until.revision is None else f" at revision {until.revision} or before"
     raise NotFoundError(f"there is no backup {whose}{when}; 'prontodb backup list' shows all")
 
 
@@ -91,11 +101,13 @@ class Restoring:
         clock: Clock,
         *,
         scope: str,
+        source: Layout,
         target: Address | None = None,
+        until: Until,
         stop: Callable[[], bool] = never,
     ) -> None:
-        self._container, self._lifecycle, self._clock = container, lifecycle, clock
-        self._manifest, self.stop = manifest, stop
+        self._container, self._listing, self._lifecycle, self._clock = container, listing, lifecycle, clock
+        self._manifest, self._source, self._until, self.stop = manifest, source, until, stop
         chains = Chains(listing)
         tips = sorted((Address.parse(name), link) for name, link in chains.tips(manifest.id).items())
         wanted = [(address, chains.links(tip)) for address, tip in tips if in_scope(address, scope)]
@@ -190,10 +202,20 @@ class Restoring:
 
     def _one(self, address: Address, target: Address, links: tuple[Link, ...]) -> Restored:
         piece = links[-1].piece
+        revision, entries, at_ms = piece.revision, piece.entries, piece.at_ms
+        # Before its keystore is replaced, which may be what tells of them.
+        rows = changes_after(
+            self._container, self._listing, self._source, address, links[-1], self._until, BUSY_TIMEOUT_MS
+        )
 
         def build(folder: Folder) -> int:
+            nonlocal revision, entries, at_ms
             put_together(self._container, links, folder, KEYSTORE_FILE, stop=self.stop)
-            snapshot.make_new(f"{folder.path}/{KEYSTORE_FILE}")
+            path = f"{folder.path}/{KEYSTORE_FILE}"
+            if rows:
+                revision, entries = _carry_on(path, rows)
+                at_ms = rows[-1][2]
+            snapshot.make_new(path)
             folder.sync_file(KEYSTORE_FILE)
             created_at_ms = self._clock.wall_ms() if piece.created_at_ms is None else piece.created_at_ms
             folder.create(METADATA_FILE, metadata.image(created_at_ms, piece.labels))
@@ -204,8 +226,25 @@ class Restoring:
             address=address,
             target=target,
             backup=links[-1].backup,
-            revision=piece.revision,
-            entries=piece.entries,
-            at_ms=piece.at_ms,
+            revision=revision,
+            entries=entries,
+            at_ms=at_ms,
             kept=kept is not None,
         )
+
+
+def _carry_on(path: str, rows: list[JournalRow]) -> tuple[int, int]:
+    """Make later changes in a staged copy, and test the result; return its revision and how many entries it has."""
+    staged = snapshot.open_staged(path)
+    try:
+        snapshot.begin(staged)
+        mark = replay.carry_on(staged, rows)
+        snapshot.end(staged, path)
+        wrong = inspection.faults(staged, path, deep=True)
+        if wrong:
+            raise CorruptError(f"what the history makes of it is not whole: {wrong[0]}")
+        return mark.revision, digest_of(staged).entries
+    except sqlite.ERRORS as error:
+        raise sqlite.translated(error, path) from error
+    finally:
+        staged.close()

@@ -181,7 +181,8 @@ class Segment:
         self._ahead = None
         return found[1:]
 
-    def _journal(self) -> Iterator[JournalRow]:
+    def journal(self) -> Iterator[JournalRow]:
+        """Yield the rows of the journal; the first thing to be read, and enough by itself."""
         while (row := self._take(_JOURNAL)) is not None:
             if [type(field) for field in row] != [int, int, int, str, str, str]:
                 raise self._wrong("a row of the journal in it holds something else")
@@ -229,7 +230,7 @@ class Segment:
         if writing.mark != self.since:
             raise self._wrong("it does not go on from what lies before it")
         journal = entries = 0
-        for rows in pages(self._journal()):
+        for rows in pages(self.journal()):
             writing.journal(rows)
             journal += len(rows)
         if writing.mark != self.mark:
@@ -245,7 +246,7 @@ class Segment:
 
     def rows(self) -> Iterator[tuple[str, Row | None]]:
         """Yield each key that changed with its entry, None for one that is gone."""
-        journal = sum(1 for _ in self._journal())
+        journal = sum(1 for _ in self.journal())
         gone = self._gone()
         for key in gone:
             yield key, None

@@ -6,7 +6,7 @@ from prontodb.cli import output
 from prontodb.cli.environment import Place, address
 from prontodb.cli.output import DONE, ERROR
 from prontodb.cli.parsing import Args, Syntax
-from prontodb.errors import AddressNotFoundError
+from prontodb.errors import AddressNotFoundError, shown
 from prontodb.model.address import Address
 
 TYPE_CHECKING = False
@@ -46,6 +46,18 @@ SYNTAX = {
         ("--yes",),
         about=f"Deletes an address and all it holds. Asks on a terminal; elsewhere it needs --yes. {_NAMES}",
         examples=(("prontodb address delete agent1/test --yes", "gone"),),
+    ),
+    "address history": Syntax(
+        ("[ADDRESS]", "on|off"),
+        about=(
+            "Has the journal of an address keep the values of what is set from now on, or no longer. Then restore --at "
+            "and --revision reach every commit, and not only what a backup has seen. Each value takes room once more, "
+            "until the journal is pruned (the settings journal_days and journal_records)."
+        ),
+        examples=(
+            ("prontodb address history agent1/prod on", "from now on"),
+            ("prontodb restore --user agent1 --cursor prod --revision 1234", "the state after that change"),
+        ),
     ),
     "address check": Syntax(
         ("[ADDRESS]",),
@@ -90,6 +102,17 @@ def _wanted(args: Args, name: str = "ADDRESS") -> Address:
     if args.text("--user") is not None or args.text("--cursor") is not None:
         raise args.usage_error("give the address once: as a word, or with --user and --cursor")
     return Address.parse(word)
+
+
+def do_address_history(args: Args) -> int:
+    """Have an address keep its history, or not."""
+    word = args.word("on|off")
+    if word not in ("on", "off"):
+        raise args.usage_error(f"history is on or off, not {shown(word)}")
+    place, wanted = Place(args), _wanted(args)
+    place.lifecycle().keep_history(wanted, word == "on")
+    output.note(f"{wanted} {'keeps' if word == 'on' else 'no longer keeps'} the values of what is set from now on")
+    return DONE
 
 
 def do_address_list(args: Args) -> int:

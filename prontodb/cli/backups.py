@@ -126,7 +126,7 @@ def do_backup_create(args: Args) -> int:
     elif report.id is not None:
         output.line(report.id)
     _tell(report)
-    return ERROR if report.failed else DONE
+    return ERROR if report.failed or report.not_copied is not None else DONE
 
 
 def _as_dict(report: BackupReport) -> dict[str, object]:
@@ -146,8 +146,12 @@ def _tell(report: BackupReport) -> None:
         output.note(f"nothing of {whose} has changed since {report.parent}; no new backup is needed")
     elif not report.failed:
         output.note("there is no address to back up")
+    if report.copied:
+        output.note(f"copied {len(report.copied):,} backups to the second place")
     for address, reason in report.failed:
         output.error(f"{address} could not be backed up: {reason}")
+    if report.not_copied is not None:
+        output.error(f"not copied to the second place: {report.not_copied}")
 
 
 # Listing
@@ -280,6 +284,10 @@ def do_backup_prune(args: Args) -> int:
     if report.refused is not None:
         output.error(f"nothing {'would go' if dry_run else 'was removed'}: {report.refused}")
         return ERROR
-    verb, count = "would free" if dry_run else "freed", len(report.removed)
-    output.note(f"{count:,} of {count + len(report.kept):,} backups; {verb} {size_text(report.freed_bytes)}")
-    return DONE
+    verb, count = "would remove" if dry_run else "removed", len(report.removed)
+    if report.not_pruned is not None:
+        output.error(f"the second place was not pruned: {report.not_pruned}")
+    if report.second_place is not None:
+        output.note(f"in the second place: {len(report.second_place.removed):,} backups")
+    output.note(f"{verb} {count:,} of {count + len(report.kept):,} backups, {size_text(report.freed_bytes)}")
+    return DONE if report.not_pruned is None else ERROR

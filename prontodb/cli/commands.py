@@ -37,6 +37,7 @@ COMMANDS = {
     "address create": ("addresses", "do_address_create", "make an empty address", ADDRESS),
     "address rename": ("addresses", "do_address_rename", "give an address another name", ADDRESS),
     "address delete": ("addresses", "do_address_delete", "delete an address and all it holds", ADDRESS),
+    "address history": ("addresses", "do_address_history", "keep the values of an address's changes, or not", ADDRESS),
     "address check": ("addresses", "do_address_check", "look for damage at one address", ADDRESS),
     "cursor list": ("addresses", "do_cursor_list", "list the cursors of the user", ADDRESS),
     "cursor active": ("addresses", "do_cursor_active", "print the address that commands act on", ADDRESS),

@@ -56,6 +56,7 @@ _MEANING = {
     "--dry-run": "only say what would be done",
     "--as": "give the one address that is restored another name",
     "--at": "the newest backup up to this moment: 2026-11-21T10:00:00Z (UTC without a zone)",
+    "--revision": "the address as it was at this revision",
     "--into": "restore into another root, made when missing",
     "--undo": "bring back what a restore has put aside",
     "--limit": "this many at most",

@@ -57,6 +57,7 @@ OPTIONS: dict[str, str | None] = {
     "--dry-run": None,
     "--as": "USER/CURSOR",
     "--at": "TIME",
+    "--revision": "N",
     "--into": "ROOT",
     "--undo": None,
     "--limit": "N",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from prontodb.backup.history import Until
 from prontodb.cli import output
 from prontodb.cli.backups import run
 from prontodb.cli.environment import Place
@@ -26,12 +27,14 @@ MAX_NAMED = 10
 SYNTAX = {
     "restore": Syntax(
         ("[BACKUP]",),
-        ("--as", "--at", "--into", "--undo", "--yes"),
+        ("--as", "--at", "--revision", "--into", "--undo", "--yes"),
         about=(
             "Brings back what a backup holds: everything, or with --user (and --cursor) one user's addresses, or one; "
             "PRONTODB_USER and PRONTODB_CURSOR do not narrow it. BACKUP is an id, the beginning of one, or a path; "
-            "without it the newest, or the newest up to --at TIME. Every file is tested before anything is touched; "
-            "each address is built beside its place and put in by rename. Addresses that the backup does not hold "
+            "without it the newest, or the newest up to --at TIME or, of one address, --revision N; where an address "
+            "keeps its history ('prontodb address history'), its state at just that point. Every file is tested before "
+            "anything is touched; each address is built beside its place and put in by rename. Addresses that the "
+            "backup does not hold "
             "stay as they are. Refused while sessions are there. What an address held before is kept for --undo for "
             "some days (the setting undo_days). Asks first; off a terminal it needs --yes."
         ),
@@ -65,7 +68,7 @@ def restore(args: Args, reference: str | None, *, yes: bool) -> int:
         user=user,
         cursor=cursor,
         target=None if target is None else Address.parse(target),
-        at_ms=None if at is None else moment_of(at),
+        until=Until(None if at is None else moment_of(at), args.count("--revision")),
         into=None if into is None else resolved(checked_root(into, "--into")),
     )
     if not yes and restoring.replaced and not _agreed(restoring.replaced, f"with their state in {restoring.backup}"):
@@ -105,7 +108,7 @@ def _agreed(addresses: Sequence[Address], how: str) -> bool:
 
 def _undo(args: Args) -> int:
     """Bring back what restores have put aside."""
-    for option in ("--as", "--at", "--into"):
+    for option in ("--as", "--at", "--revision", "--into"):
         if args.text(option) is not None:
             raise args.usage_error(f"{option} does not go with --undo")
     if args.maybe("BACKUP") is not None:

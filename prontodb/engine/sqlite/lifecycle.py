@@ -6,7 +6,7 @@ addresses (sorted), then creation locks (sorted), then the registry's own.
 
 from __future__ import annotations
 
-from prontodb.engine.sqlite import fencing, folders
+from prontodb.engine.sqlite import fencing, folders, writing
 from prontodb.errors import (
     AddressBusyError,
     AddressExistsError,
@@ -19,6 +19,7 @@ from prontodb.log import event
 from prontodb.model.holder import Holder
 from prontodb.model.layout import ADDRESS_LOCK_FILE, CREATE_LOCK_FILE
 from prontodb.model.limits import Limits
+from prontodb.model.operation import Fence
 from prontodb.storage import holders, lock, reserve
 from prontodb.storage.files import check_file_system, make_root, open_root
 
@@ -27,9 +28,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Protocol
 
+    from prontodb.engine.sqlite.context import Target
     from prontodb.model.address import Address
     from prontodb.model.clock import Clock
     from prontodb.model.layout import Layout
+    from prontodb.storage.connection import Connection
     from prontodb.storage.files import Folder
 
     class Registrar(Protocol):
@@ -306,6 +309,18 @@ class Lifecycle:
             event("address.renamed", address=old, new=new)
             _step("rename.registered")
             folders.remove_empty_user(self.layout, old.user)
+
+    def keep_history(self, address: Address, keep: bool) -> None:
+        """Say whether the journal of an address keeps the values of what is set from now on: for time travel."""
+        self.prepare_root()
+        with self.hold(address, f"{'keep' if keep else 'drop'} the history of {address}") as held:
+
+            def work(connection: Connection, target: Target, now_ms: int) -> None:
+                target.lock = held.identity
+                writing.set_history(connection, target, keep, Fence("history"), now_ms)
+
+            fencing.at(self.layout, address, Limits(wait_s=self._wait_s), self._clock, work)
+        event("address.history", address=address, kept=keep)
 
     def restore(self, address: Address, build: Callable[[Folder], int]) -> str | None:
         """Put another keystore in the place of an address's, or make the address; return what keeps the old one.

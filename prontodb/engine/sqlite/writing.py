@@ -432,6 +432,18 @@ def set_lifetime(
     transact(connection, target, now_ms, work)
 
 
+def set_history(connection: Connection, target: Target, keep: bool, fence: Fence, now_ms: int) -> None:
+    """Say whether the journal keeps the values of what is set from now on."""
+
+    def work(group: Group) -> None:
+        group.check_fence(fence)
+        connection.execute("UPDATE meta SET history = ?", (int(keep),)).close()
+        group.context.history = keep
+        group.changed = True
+
+    transact(connection, target, now_ms, work)
+
+
 def sweep(connection: Connection, target: Target, limit: int, fence: Fence, now_ms: int) -> int:
     """Delete up to `limit` expired entries in one transaction; return how many."""
 
