@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from benchmarks.scenarios import durable_sets, footprint, gets, many_addresses, one_shot, processes, sessions
+from benchmarks.scenarios import (
+    backups,
+    durable_sets,
+    footprint,
+    gets,
+    many_addresses,
+    one_shot,
+    processes,
+    sessions,
+    upkeep,
+)
 from benchmarks.scenarios.scenario import Scenario
 
 SCENARIOS: dict[str, Scenario] = {
@@ -14,6 +24,8 @@ SCENARIOS: dict[str, Scenario] = {
         sessions.SCENARIO,
         one_shot.SCENARIO,
         footprint.SCENARIO,
+        backups.SCENARIO,
+        upkeep.SCENARIO,
         processes.SCENARIO,
     )
 }

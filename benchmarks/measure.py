@@ -31,13 +31,17 @@ SYNCS = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """How much is measured: rounds counted, seconds a contender has in each, tasks, keys, addresses, processes."""
+    """How much is measured: rounds counted, seconds a contender has in each, tasks, keys, addresses, processes.
+
+    `crowd` is how many addresses there are where only a few of them change.
+    """
 
     rounds: int
     round_s: float
     tasks: tuple[int, ...]
     keys: int
     addresses: int
+    crowd: int
     footprints: tuple[int, ...]
     processes: int
     processes_s: float
@@ -51,6 +55,7 @@ class Plan:
             tasks=(1, 100, 1_000),
             keys=100_000,
             addresses=128,
+            crowd=1_000,
             footprints=(256, 1_000),
             processes=8,
             processes_s=1.5,
@@ -65,6 +70,7 @@ class Plan:
             tasks=(1, 100),
             keys=2_000,
             addresses=16,
+            crowd=20,
             footprints=(16,),
             processes=2,
             processes_s=0.1,

@@ -323,6 +323,22 @@ class SessionManager:
     describe = _waiting(manager.SessionManager.describe)
     import_lines = _waiting(manager.SessionManager.import_lines)
     doctor = _waiting(manager.SessionManager.doctor)
+    keep_history = _waiting(manager.SessionManager.keep_history)
+    # `progress` is called on the event loop's thread: it must be quick, and may not call the manager.
+    sweep = _waiting(manager.SessionManager.sweep)
+    backup = _waiting(manager.SessionManager.backup)
+    backups = _waiting(manager.SessionManager.backups)
+    verify = _waiting(manager.SessionManager.verify)
+    prune = _waiting(manager.SessionManager.prune)
+    compact = _waiting(manager.SessionManager.compact)
+    reap = _waiting(manager.SessionManager.reap)
+    restore = _waiting(manager.SessionManager.restore)
+    undo_restore = _waiting(manager.SessionManager.undo_restore)
+    run_job = _waiting(manager.SessionManager.run_job)
+    jobs = _waiting(manager.SessionManager.jobs)
+    job_runs = _waiting(manager.SessionManager.job_runs)
+    pause_jobs = _waiting(manager.SessionManager.pause_jobs)
+    resume_jobs = _waiting(manager.SessionManager.resume_jobs)
 
     @property
     def root(self) -> str:
@@ -370,12 +386,14 @@ class SessionManager:
 
 
 @contextmanager
-def open(root: str | os.PathLike[str] | None = None, *, settings: Settings | None = None) -> Iterator[SessionManager]:
+def open(
+    root: str | os.PathLike[str] | None = None, *, settings: Settings | None = None, jobs: bool = False
+) -> Iterator[SessionManager]:
     """Open a root for a `with` block and yield its manager; see `prontodb.open`. Starts a thread and ends it."""
     loop = _Loop()
     try:
         with ExitStack() as stack:
-            opened = loop.in_one_task(manager.open_manager(root, settings=settings))
+            opened = loop.in_one_task(manager.open_manager(root, settings=settings, jobs=jobs))
             behind = stack.enter_context(opened)
             try:
                 yield SessionManager(loop, behind)

@@ -1,6 +1,4 @@
-"""What came after a backup: the changes up to a moment, where an address keeps their values; from later backups, or
-from the live keystore where there is none.
-"""
+"""What came after a backup: the changes up to a point, from later backups or the live keystore, where values are kept."""
 
 from __future__ import annotations
 

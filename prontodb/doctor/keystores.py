@@ -150,6 +150,7 @@ class Keystores:
         folder = shlex.quote(self._layout.path(*self._layout.address_parts(address)))
         command = f"prontodb --user {address.user} --cursor {address.cursor}"
         return (
-            f"put {folder} back from a copy of it; without one, save what can be read: {command} export PREFIX > FILE; "
-            f"then: prontodb address delete {address} --yes; {command} import FILE"
+            f"bring it back from a backup: {command} restore; or put {folder} back from a copy of it; without one, "
+            f"save what can be read: {command} export PREFIX > FILE; then: prontodb address delete {address} --yes; "
+            f"{command} import FILE"
         )

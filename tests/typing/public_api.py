@@ -114,6 +114,22 @@ async def sessions(manager: SessionManager) -> None:
     manager.session("a", wait="1")  # type: ignore[arg-type]
 
 
+async def jobs(manager: SessionManager) -> None:
+    """Every job by hand; reports are frozen values."""
+    assert_type((await manager.sweep(trust_clock=True)).entries, int)
+    assert_type((await manager.backup(full=True, user="a", output="/b", progress=print)).id, str | None)
+    assert_type([one.id for one in (await manager.backups()).backups], list[str])
+    assert_type((await manager.verify("20261121T")).is_whole, bool)
+    assert_type((await manager.prune(dry_run=True)).removed, tuple[str, ...])
+    assert_type((await manager.compact()).freed_bytes, int)
+    assert_type((await manager.reap()).sessions, tuple[str, ...])
+    restored = await manager.restore(user="a", cursor="b", to="c/d", at="2026-11-21", into="/other")
+    assert_type(restored.restored[0].target, Address)
+    assert_type(await manager.undo_restore("a/b"), None)
+    assert_type([row.next_at_ms for row in await manager.jobs()], list[int | None])
+    await manager.backup(full="yes")  # type: ignore[arg-type]
+
+
 def blocking_face() -> None:
     """The same names, without await."""
     with blocking.open("/data", settings=Settings()) as manager, manager.session("agent", mode="read") as ks:

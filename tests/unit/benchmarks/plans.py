@@ -8,6 +8,7 @@ TINY = Plan(
     tasks=(1,),
     keys=10,
     addresses=2,
+    crowd=12,
     footprints=(2,),
     processes=2,
     processes_s=0.01,

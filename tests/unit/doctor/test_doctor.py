@@ -267,7 +267,7 @@ def test_every_command_that_a_finding_names_exists(filled: Path) -> None:
         for finding in found(filled)
         for command in re.findall(r"prontodb (?:--user \S+ --cursor \S+ )?([a-z]+(?: [a-z]+\b(?!/))?)", finding.fix)
     }
-    assert named == {"export", "address delete", "import", "doctor"}
+    assert named == {"restore", "export", "address delete", "import", "doctor"}
     assert named <= set(COMMANDS)
 
 

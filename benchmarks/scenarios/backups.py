@@ -1,0 +1,151 @@
+"""What does a backup cost after little has changed, beside a whole one?"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from typing import TYPE_CHECKING
+
+import prontodb
+from benchmarks.measure import Findings, Row, Target, sync_time_ms
+from benchmarks.scenarios.scenario import Scenario
+from prontodb.engine.sqlite import opening
+from prontodb.model.address import Address
+from prontodb.model.layout import Layout
+from prontodb.storage import connection as sqlite
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+    from pathlib import Path
+
+    from benchmarks.measure import Plan
+
+VALUE_BYTES = 100
+BATCH = 1_000
+CHANGED = 10
+"""Addresses of the crowd that change."""
+ONE = Address("agent", "prod")
+
+
+def value() -> str:
+    """Return a value that has not been before."""
+    return os.urandom(VALUE_BYTES // 2).hex()
+
+
+async def fill(keystore: prontodb.Keystore, keys: int, ttl: float | None = None, prefix: str = "app.key") -> None:
+    """Store so many entries."""
+    for begin in range(0, keys, BATCH):
+        wanted = range(begin, min(keys, begin + BATCH))
+        await keystore.set_many({f"{prefix}.{number}": value() for number in wanted}, ttl=ttl)
+
+
+async def timed(work: Awaitable[object]) -> tuple[float, object]:
+    """Return how long something takes, in seconds, and what it returns."""
+    begun = time.perf_counter()
+    found = await work
+    return time.perf_counter() - begun, found
+
+
+def vacuumed_s(layout: Layout, folder: Path) -> float:
+    """Return how long SQLite takes for the copy alone, written and synced, and nothing read again."""
+    target = folder / "copy.db"
+    target.touch(mode=0o600)
+    connection, _ = opening.open_reader(layout, ONE, busy_timeout_ms=5_000)
+    begun = time.perf_counter()
+    try:
+        sqlite.vacuum_into(connection, str(target), lambda: False)
+    finally:
+        connection.close()
+    file = os.open(target, os.O_RDONLY)
+    os.fsync(file)
+    os.close(file)
+    taken = time.perf_counter() - begun
+    target.unlink()
+    return taken
+
+
+async def _one_address(folder: Path, plan: Plan, findings: Findings) -> None:
+    """One address of which 1 % changes: an increment beside a full backup of the same, in the same round."""
+    root, rng = folder / "one", random.Random(1)
+    times, sizes, against_copy, restores = [], [], [], []
+    async with prontodb.open(root) as manager:
+        async with manager.session(ONE.user, ONE.cursor) as keystore:
+            await fill(keystore, plan.keys)
+            await manager.backup(full=True)
+            for _ in range(plan.rounds):
+                changed = rng.sample(range(plan.keys), max(1, plan.keys // 100))
+                findings.sync_ms.append(sync_time_ms(folder))
+                for begin in range(0, len(changed), BATCH):
+                    await keystore.set_many({f"app.key.{n}": value() for n in changed[begin : begin + BATCH]})
+                small_s, small = await timed(manager.backup())
+                copy_s = vacuumed_s(Layout(str(root)), folder)
+                whole_s, whole = await timed(manager.backup(full=True))
+                times.append(small_s / whole_s)
+                against_copy.append(small_s / copy_s)
+                sizes.append(small.size_bytes / whole.size_bytes)  # type: ignore[attr-defined]
+        for _ in range(plan.rounds):
+            whole_s, _ = await timed(manager.backup(full=True))
+            restore_s, _ = await timed(manager.restore(user=ONE.user, cursor=ONE.cursor))
+            restores.append(restore_s / whole_s)
+    what = f"backup after 1 % of {plan.keys:,} entries changed"
+    tenth, hundredth = Target(relation="<=", limit=0.1), Target(relation="<=", limit=0.01)
+    findings.rows += [
+        Row(what=f"{what}: time against a full one", unit="x", figures=tuple(times), target=tenth),
+        Row(what=f"{what}: time against SQLite's copy alone", unit="x", figures=tuple(against_copy)),
+        Row(what=f"{what}: bytes against a full one", unit="x", figures=tuple(sizes), target=hundredth),
+        Row(what=f"restore of {plan.keys:,} entries: time against a full backup", unit="x", figures=tuple(restores)),
+    ]
+
+
+async def _crowd(folder: Path, plan: Plan, addresses: int) -> tuple[list[float], list[float]]:
+    """Return the seconds of increments after a few of so many addresses changed, and of full backups."""
+    small, whole = [], []
+    async with prontodb.open(folder / f"crowd-{addresses}") as manager:
+
+        async def change(number: int) -> None:
+            async with manager.session(f"agent{number}") as keystore:
+                await keystore.set("app.state", value())
+
+        for number in range(addresses):
+            await change(number)
+        await manager.backup(full=True)
+        for _ in range(plan.rounds + 1):
+            for number in range(min(CHANGED, addresses)):
+                await change(number)
+            small_s, _ = await timed(manager.backup())
+            whole_s, _ = await timed(manager.backup(full=True))
+            small.append(small_s)
+            whole.append(whole_s)
+    # The first one learns what the files look like.
+    return small[1:], whole[1:]
+
+
+async def probe(folder: Path, plan: Plan) -> Findings:
+    """Measure one address with many entries, then many addresses with few."""
+    findings = Findings()
+    await _one_address(folder, plan, findings)
+    small, whole = await _crowd(folder, plan, plan.crowd)
+    alone, _ = await _crowd(folder, plan, CHANGED)
+    what = f"backup after {CHANGED} of {plan.crowd:,} addresses changed"
+    findings.rows += [
+        Row(
+            what=f"{what}: time against a full one",
+            unit="x",
+            figures=tuple(ours / full for ours, full in zip(small, whole, strict=True)),
+            target=Target(relation="<=", limit=0.1),
+        ),
+        Row(
+            what=f"{what}: time against {CHANGED} of {CHANGED}",
+            unit="x",
+            figures=tuple(ours / few for ours, few in zip(small, alone, strict=True)),
+        ),
+    ]
+    return findings
+
+
+SCENARIO = Scenario(
+    name="backups",
+    question="What does a backup cost when little has changed, beside a whole one? And a restore?",
+    probe=probe,
+)

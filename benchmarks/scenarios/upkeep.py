@@ -1,0 +1,113 @@
+"""How long does a writer wait at worst while its address is swept and backed up, beside the same writer alone?"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import prontodb
+from benchmarks.measure import Findings, Row, sync_time_ms
+from benchmarks.scenarios.backups import ONE, fill, value
+from benchmarks.scenarios.scenario import Scenario
+
+if TYPE_CHECKING:
+    from benchmarks.measure import Plan
+
+TTL_S = 1.0
+LEAST_S = 1.0
+DEADLINE_S = 600
+
+
+async def _write(root: Path) -> dict[str, float]:
+    """Set one key after the other, each durable, in a shared session, until told to stop; return the milliseconds."""
+    taken = []
+    async with prontodb.open(root) as manager, manager.session(ONE.user, ONE.cursor, mode="shared") as keystore:
+        await keystore.set("app.warm", "up")
+        print("ready", flush=True)
+        while not (root / "stop").exists():
+            begun = time.perf_counter()
+            await keystore.set("app.written", value())
+            taken.append((time.perf_counter() - begun) * 1_000)
+    taken.sort()
+    return {"count": len(taken), "p99_ms": taken[int(len(taken) * 0.99)], "max_ms": taken[-1]}
+
+
+class _Writer:
+    """A writer in a process of its own, from when it has begun until it is told to stop."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.scenarios.upkeep", str(root)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            cwd=Path(__file__).parents[2],
+        )
+        assert self._process.stdout is not None
+        self._process.stdout.readline()
+
+    def result(self) -> dict[str, float]:
+        """Stop it and return what it measured."""
+        stop = self._root / "stop"
+        stop.touch(mode=0o600)
+        out, _ = self._process.communicate(timeout=DEADLINE_S)
+        stop.unlink()
+        if self._process.returncode != 0:
+            raise RuntimeError("the writer failed; its own words are above")
+        found: dict[str, float] = json.loads(out)
+        return found
+
+
+async def probe(folder: Path, plan: Plan) -> Findings:
+    """Measure once: what counts is the longest wait among thousands."""
+    entries, expired = plan.keys * 10, plan.keys
+    root = folder / "root"
+    findings = Findings(sync_ms=[sync_time_ms(folder)])
+    async with prontodb.open(root) as manager:
+        async with manager.session(ONE.user, ONE.cursor) as keystore:
+            await fill(keystore, entries - expired)
+            await fill(keystore, expired, ttl=TTL_S, prefix="app.short")
+        await asyncio.sleep(TTL_S)
+
+        writer = _Writer(root)
+        await asyncio.sleep(max(LEAST_S, plan.rounds * plan.round_s))
+        alone = writer.result()
+
+        writer = _Writer(root)
+        begun = time.perf_counter()
+        swept = await manager.sweep()
+        sweep_s = time.perf_counter() - begun
+        during_sweep = writer.result()
+
+        writer = _Writer(root)
+        begun = time.perf_counter()
+        await manager.backup(full=True)
+        backup_s = time.perf_counter() - begun
+        during_backup = writer.result()
+    if swept.entries != expired:
+        raise RuntimeError(f"{swept.entries:,} entries were swept, not {expired:,}")
+    for name, found in (
+        ("alone", alone),
+        (f"while {expired:,} of {entries:,} entries are swept ({sweep_s:.1f} s)", during_sweep),
+        (f"while {entries - expired:,} entries are backed up whole ({backup_s:.1f} s)", during_backup),
+    ):
+        findings.rows += [
+            Row(what=f"a writer's longest wait, {name}", unit="ms", figures=(found["max_ms"],)),
+            Row(what=f"a writer's wait, 99th percentile, {name}", unit="ms", figures=(found["p99_ms"],)),
+        ]
+    return findings
+
+
+SCENARIO = Scenario(
+    name="upkeep",
+    question="How long does a writer wait at worst while its address is swept and backed up?",
+    probe=probe,
+)
+
+if __name__ == "__main__":
+    print(json.dumps(asyncio.run(_write(Path(sys.argv[1])))))
