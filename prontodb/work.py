@@ -112,7 +112,7 @@ class Work:
     def _seen_by_backups(self) -> dict[Address, int]:
         """Return how far the newest backup chain of each address has seen; none of it when that cannot be told."""
         listing = Container.of_root(self._layout).list()
-        chains = Chains(listing)
+        chains = Chains.of(listing)
         seen: dict[Address, int] = {}
         newest = {one.scope: one for one in listing.backups}
         for manifest in sorted(newest.values(), key=lambda one: (one.created_at_ms, one.id)):

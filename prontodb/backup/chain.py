@@ -33,11 +33,17 @@ class Link:
 
 
 class Chains:
-    """The chains of one container's backups, by their manifests alone."""
+    """The chains of one container's backups, by their manifests alone; `find` brings the manifest of a backup."""
 
-    def __init__(self, listing: Listing) -> None:
-        self._manifests = {one.id: one for one in listing.backups}
+    def __init__(self, find: Callable[[str], Manifest | None]) -> None:
+        self._find = find
+        self._manifests: dict[str, Manifest | None] = {}
         self._pieces: dict[str, dict[str, Piece]] = {}
+
+    @classmethod
+    def of(cls, listing: Listing) -> Chains:
+        """The chains of backups that were read already."""
+        return cls({one.id: one for one in listing.backups}.get)
 
     def _of(self, backup: str) -> dict[str, Piece]:
         if backup not in self._pieces:
@@ -45,19 +51,21 @@ class Chains:
         return self._pieces[backup]
 
     def _manifest(self, backup: str) -> Manifest:
-        try:
-            return self._manifests[backup]
-        except KeyError:
-            raise CorruptError(f"backup {backup}, which others build on, is not here or cannot be read") from None
+        if backup not in self._manifests:
+            self._manifests[backup] = self._find(backup)
+        found = self._manifests[backup]
+        if found is None:
+            raise CorruptError(f"backup {backup}, which others build on, is not here or cannot be read")
+        return found
 
     def line(self, backup: str) -> list[Manifest]:
         """Return a backup and those that it builds on, back to the full one; `CorruptError` when one is missing."""
-        found = [self._manifest(backup)]
-        while (parent := found[-1].parent) is not None:
-            if len(found) > len(self._manifests):
+        found = {backup: self._manifest(backup)}
+        while (parent := found[backup].parent) is not None:
+            if parent in found:
                 raise CorruptError(f"backup {backup} builds on itself")
-            found.append(self._manifest(parent))
-        return found
+            backup, found[parent] = parent, self._manifest(parent)
+        return list(found.values())
 
     def tips(self, backup: str) -> dict[str, Link]:
         """Return the newest piece of each address that a backup has the state of."""
@@ -75,7 +83,8 @@ class Chains:
         found = [tip]
         while (parent := found[-1].piece.parent) is not None:
             piece = self._of(parent).get(tip.piece.address)
-            if piece is None or piece.revision != found[-1].piece.since or len(found) > len(self._manifests):
+            # Revisions only fall on the way back, so that no chain leads into itself.
+            if piece is None or piece.revision != found[-1].piece.since or piece.revision >= found[-1].piece.revision:
                 raise CorruptError(f"backup {parent} does not hold what {found[-1].backup} builds on")
             found.append(Link(parent, piece))
         return tuple(reversed(found))

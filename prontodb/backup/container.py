@@ -13,6 +13,7 @@ import tempfile
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from prontodb.backup import manifest as manifests
@@ -27,6 +28,7 @@ from prontodb.errors import (
     UnsafePathError,
     shown,
 )
+from prontodb.log import event
 from prontodb.model.layout import BACKUPS, BACKUPS_LOCK_FILE
 from prontodb.storage import lock
 from prontodb.storage.files import Folder, make_root, open_root
@@ -41,6 +43,7 @@ TRASH_PREFIX = ".trash-"
 SCRATCH = ".scratch"
 SCRATCH_LOCK_FILE = ".scratch.lock"
 _KINDS = (FULL, INCREMENTAL)
+_SECOND = len("20261121T030000Z")
 
 
 def new_backup_id(now_ms: int) -> str:
@@ -106,6 +109,28 @@ class Container:
                 unreadable.append(Unreadable(backup, str(error)))
         ordered = sorted(found.values(), key=lambda one: (one.created_at_ms, one.id))
         return Listing(tuple(ordered), tuple(unreadable))
+
+    def newest_first(self) -> Iterator[Manifest]:
+        """Yield the manifests that can be read, one by one, as far as somebody asks: by their names, then by time.
+
+        A name begins with the second in which the backup was made; only who looks for all needs `list`.
+        """
+        names = sorted((name for name, _ in self._folders()), reverse=True)
+        for _, same_second in groupby(names, key=lambda name: name[:_SECOND]):
+            found = [one for name in same_second if (one := self.find(name)) is not None]
+            yield from sorted(found, key=lambda one: one.created_at_ms, reverse=True)
+
+    def find(self, backup: str) -> Manifest | None:
+        """Return the manifest of a backup; None when it is not there or cannot be used."""
+        for parts in self._places(backup):
+            try:
+                return self._manifest(backup, parts)
+            except FileNotFoundError:
+                continue
+            except ProntoError as error:
+                event("backup.unreadable", backup=backup, reason=str(error))
+                return None
+        return None
 
     def _folders(self) -> Iterator[tuple[str, tuple[str, ...]]]:
         """Yield each folder with a backup's name, and where it lies."""

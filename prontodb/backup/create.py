@@ -152,11 +152,12 @@ class Making:
         return sum(piece.size_bytes for piece in self._pieces)
 
     def _find_parent(self) -> None:
-        listing = self._container.list()
-        self._chains = Chains(listing)
         if self._full:
             return
-        for manifest in reversed([one for one in listing.backups if one.scope == self._scope]):
+        self._chains = Chains(self._container.find)
+        for manifest in self._container.newest_first():
+            if manifest.scope != self._scope:
+                continue
             try:
                 self._tips = self._chains.tips(manifest.id)
             except CorruptError as error:
@@ -215,7 +216,13 @@ class Making:
         file = file_name(address, SNAPSHOT)
         try:
             state = snapshot.copy_whole(
-                self._layout, address, staged.folder, file, busy_timeout_ms=self._busy_ms, stop=self._stop
+                self._layout,
+                address,
+                staged.folder,
+                file,
+                busy_timeout_ms=self._busy_ms,
+                stop=self._stop,
+                look=lambda connection: self._knowledge.learn(address, connection, stamp, at_ms),
             )
             size, sha256 = _hashed(staged, file)
         except BaseException:

@@ -1,4 +1,4 @@
-"""What came after a backup: the changes up to a point, from later backups or the live keystore, where values are kept."""
+"""What came after a backup: the changes up to a point, from later backups or the live keystore, if values are kept."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ class RestoreReport:
 
 def choose(listing: Listing, scope: str, until: Until) -> Manifest:
     """Return the newest backup, up to a moment or revision, that has what the scope names; else `NotFoundError`."""
-    chains = Chains(listing)
+    chains = Chains.of(listing)
     for manifest in reversed(listing.backups):
         if until.at_ms is not None and manifest.ended_at_ms > until.at_ms:
             continue
@@ -108,7 +108,7 @@ class Restoring:
     ) -> None:
         self._container, self._listing, self._lifecycle, self._clock = container, listing, lifecycle, clock
         self._manifest, self._source, self._until, self.stop = manifest, source, until, stop
-        chains = Chains(listing)
+        chains = Chains.of(listing)
         tips = sorted((Address.parse(name), link) for name, link in chains.tips(manifest.id).items())
         wanted = [(address, chains.links(tip)) for address, tip in tips if in_scope(address, scope)]
         if not wanted:

@@ -62,7 +62,7 @@ class Verifying:
         stop: Callable[[], bool] = never,
     ) -> None:
         self._container, self._listing, self._rng, self._stop = container, listing, rng, stop
-        self._chains = Chains(listing)
+        self._chains = Chains.of(listing)
         self._only = only
         self._problems: list[tuple[str, str]] = []
 

@@ -47,17 +47,26 @@ def mark_of(connection: Connection) -> tuple[Mark, int]:
 
 
 def copy_whole(
-    layout: Layout, address: Address, folder: Folder, name: str, *, busy_timeout_ms: int, stop: Callable[[], bool]
+    layout: Layout,
+    address: Address,
+    folder: Folder,
+    name: str,
+    *,
+    busy_timeout_ms: int,
+    stop: Callable[[], bool],
+    look: Callable[[Connection], object],
 ) -> State:
     """Write a compact copy of a live keystore as the new file `name`, synced and read again; return what it holds.
 
-    One snapshot, and no lock that a writer would meet. `CorruptError` when the source is damaged.
+    One snapshot, and no lock that a writer would meet. `look` is called with the source's connection first.
+    `CorruptError` when the source is damaged.
     """
     folder.create(name, b"")
     target = f"{folder.path}/{name}"
     path = layout.keystore_path(address)
     connection, _ = opening.open_reader(layout, address, busy_timeout_ms=busy_timeout_ms)
     try:
+        look(connection)
         sqlite.vacuum_into(connection, target, stop)
     except sqlite.ERRORS as error:
         raise _of_whom(error, path, target) from error
