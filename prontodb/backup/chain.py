@@ -11,7 +11,7 @@ from prontodb.backup.segment import Segment, pages
 from prontodb.engine.sqlite import snapshot
 from prontodb.engine.sqlite.digest import Digest, digest_of, hashes_of, row_hash
 from prontodb.engine.sqlite.increment import Writing
-from prontodb.errors import BackupNotFoundError, CorruptError
+from prontodb.errors import BackupNotFoundError, CorruptError, UnavailableError
 from prontodb.storage import connection as sqlite
 from prontodb.storage.files import NewFile
 
@@ -147,7 +147,7 @@ def put_together(
             _compare(link, digest, snapshot.mark_of(staged)[0])
             each(link)
             if stop():
-                break
+                raise UnavailableError("the work was stopped")
         snapshot.end(staged, path)
         _compare(links[-1], digest_of(staged, stop), snapshot.mark_of(staged)[0])
         return digest

@@ -81,15 +81,25 @@ class Listing:
 
 
 class Container:
-    """One folder of backups. `by_kind`: new ones go into a folder for their kind, as in a root."""
+    """One folder of backups: `inside` a folder that somebody named, or that folder itself.
 
-    def __init__(self, path: str, *, by_kind: bool) -> None:
-        self.path, self._by_kind = path, by_kind
+    `by_kind`: new ones go into a folder for their kind, as in a root.
+    """
+
+    def __init__(self, path: str, inside: tuple[str, ...] = (), *, by_kind: bool) -> None:
+        self._top, self._inside, self._by_kind = path, inside, by_kind
+        self.path = "/".join((path, *inside))
 
     @classmethod
     def of_root(cls, layout: Layout) -> Container:
-        """The backups of a root, which lie in it."""
-        return cls(layout.path(BACKUPS), by_kind=True)
+        """The backups of a root, which lie in it: in a folder, never behind a link."""
+        return cls(layout.root, (BACKUPS,), by_kind=True)
+
+    def _open(self, *parts: str) -> Folder:
+        return open_root(self._top, *self._inside, *parts)
+
+    def _make(self, *parts: str) -> Folder:
+        return make_root(self._top, *self._inside, *parts)
 
     def __repr__(self) -> str:
         return f"<Container {self.path}>"
@@ -106,7 +116,8 @@ class Container:
             except FileNotFoundError:
                 continue  # removed at this moment
             except ProntoError as error:
-                unreadable.append(Unreadable(backup, str(error)))
+                if self.holds(backup):  # else it was removed at this moment
+                    unreadable.append(Unreadable(backup, str(error)))
         ordered = sorted(found.values(), key=lambda one: (one.created_at_ms, one.id))
         return Listing(tuple(ordered), tuple(unreadable))
 
@@ -136,21 +147,21 @@ class Container:
         """Yield each folder with a backup's name, and where it lies."""
         for parts in ((), *((kind,) for kind in _KINDS)):
             try:
-                with open_root(self.path, *parts) as folder:
+                with self._open(*parts) as folder:
                     names = folder.names()
             except FileNotFoundError:
                 continue
             yield from ((name, (*parts, name)) for name in names if is_backup_id(name))
 
     def _manifest(self, backup: str, parts: tuple[str, ...]) -> Manifest:
-        with open_root(self.path, *parts) as folder:
+        with self._open(*parts) as folder:
             return read_manifest(folder, backup)
 
     def open(self, backup: str) -> Folder:
         """Open the folder of a backup; `BackupNotFoundError` when it is not there (any more)."""
         for parts in self._places(backup):
             try:
-                return open_root(self.path, *parts)
+                return self._open(*parts)
             except FileNotFoundError:
                 continue
         raise BackupNotFoundError(backup)
@@ -177,7 +188,7 @@ class Container:
         """
         self._refuse_foreign()
         try:
-            held = lock.acquire(self.path, (), BACKUPS_LOCK_FILE, purpose=purpose, wait_s=wait_s, one_shot=True)
+            held = self._lock(BACKUPS_LOCK_FILE, purpose, wait_s)
         except BusyError as error:
             raise self._busy(error) from error
         try:
@@ -186,6 +197,9 @@ class Container:
             held.release()
             raise
         return held
+
+    def _lock(self, name: str, purpose: str, wait_s: float) -> lock.HeldLock:
+        return lock.acquire(self._top, self._inside, name, purpose=purpose, wait_s=wait_s, one_shot=True)
 
     def _refuse_foreign(self) -> None:
         if not os.path.isdir(self.path):
@@ -203,7 +217,7 @@ class Container:
     def _remove_remains(self) -> None:
         for parts in ((), *((kind,) for kind in _KINDS)):
             try:
-                with open_root(self.path, *parts) as folder:
+                with self._open(*parts) as folder:
                     for name in folder.names():
                         if name.startswith((STAGED_PREFIX, TRASH_PREFIX)):
                             folder.remove_tree(name)
@@ -212,10 +226,11 @@ class Container:
 
     def stage(self, backup: str, kind: str) -> Staged:
         """Make the folder of a new backup, which nobody sees yet. The caller holds the lock."""
-        with make_root(self.path) as top:
+        with self._make() as top:
             top.sync()
+        _step("backup.begun")
         parts = (kind,) if self._by_kind else ()
-        above = make_root(self.path, *parts)
+        above = self._make(*parts)
         try:
             return Staged(above, above.make(STAGED_PREFIX + backup), backup)
         except BaseException:
@@ -226,7 +241,7 @@ class Container:
         """Remove a backup: from one instant on it is not there. The caller holds the lock."""
         for parts in self._places(backup):
             try:
-                with open_root(self.path, *parts[:-1]) as above:
+                with self._open(*parts[:-1]) as above:
                     if above.stat(backup) is not None:
                         above.rename(backup, TRASH_PREFIX + backup)
                         _step("prune.moved")
@@ -241,14 +256,14 @@ class Container:
         `BusyError` while somebody else is at it here.
         """
         try:
-            held = lock.acquire(self.path, (), SCRATCH_LOCK_FILE, purpose="try backups", wait_s=0, one_shot=True)
+            held = self._lock(SCRATCH_LOCK_FILE, "try backups", 0)
         except BusyError as error:
             raise self._busy(error) from error
         except ProntoError:
             with tempfile.TemporaryDirectory(prefix="prontodb-") as path, open_root(path) as folder:
                 yield folder
             return
-        with held, open_root(self.path) as top:
+        with held, self._open() as top:
             top.remove_tree(SCRATCH)
             try:
                 with top.make(SCRATCH, durable=False) as folder:

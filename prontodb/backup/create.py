@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from importlib import import_module
 from time import perf_counter
@@ -40,11 +41,14 @@ if TYPE_CHECKING:
     from prontodb.model.history import Mark
     from prontodb.model.layout import Layout
     from prontodb.model.limits import Limits
+    from prontodb.storage.connection import Connection
 
 MAX_SEGMENT_CHANGES = 250_000
 """Past this many changes a whole copy is quicker, and takes no memory for their keys."""
 MAX_LINKS = 200
 """Segments that one snapshot carries, so that putting a chain together keeps a bound."""
+ROOM_BYTES = 65_536
+"""What must fit, for a disk not to count as full."""
 LEAST_CHAIN_BYTES = 4 * 1024 * 1024
 """Segments of one address together may unpack to as much as its snapshot, or to this if that is less."""
 
@@ -121,6 +125,9 @@ class Making:
     def steps(self) -> Generator[Progress, None, BackupReport]:
         """Make the backup; yields after each address. Raises `BusyError` when another backup runs here."""
         begun, now_ms = perf_counter(), self._clock.wall_ms()
+        if not os.path.isdir(self._layout.root):
+            self._check_there([])
+            return self._report(None, 0.0, 0)  # and no root is made for it
         with self._container.hold(f"backup of {self._scope or 'all addresses'}", wait_s=0):
             self._find_parent()
             closed: list[tuple[str, str]] = []
@@ -186,15 +193,11 @@ class Making:
                 return
         try:
             piece = self._piece(backup, address, stamp, tip)
-        except AddressNotFoundError:
-            if folders.exists(self._layout, address):
-                raise
-            return  # deleted at this moment
-        except StorageFullError:
-            raise
         except ProntoError as error:
             if not folders.exists(self._layout, address):
-                return
+                return  # deleted at this moment
+            if isinstance(error, StorageFullError) and self._is_full(backup):
+                raise
             self._failed.append((name, str(error)))
             event("backup.failed", address=address, reason=str(error))
             return
@@ -202,6 +205,16 @@ class Making:
             self._unchanged += 1
         else:
             self._pieces.append(piece)
+
+    def _is_full(self, backup: str) -> bool:
+        """True when it is the backup's disk that is full, and not the keystore's."""
+        folder = self._staging(backup).folder
+        try:
+            folder.create(".room", bytes(ROOM_BYTES))
+        except StorageFullError:
+            return True
+        folder.remove(".room")
+        return False
 
     def _piece(self, backup: str, address: Address, stamp: folders.Stamp | None, tip: Link | None) -> Piece | None:
         if tip is not None:
@@ -236,18 +249,15 @@ class Making:
     def _segment(self, backup: str, address: Address, stamp: folders.Stamp | None, tip: Link) -> Piece | None:
         """Write what changed since the piece before; None when nothing did."""
         at_ms = self._clock.wall_ms()
-        connection, _ = opening.open_reader(self._layout, address, busy_timeout_ms=self._busy_ms)
-        try:
+
+        def work(connection: Connection) -> Piece | None:
             reading = Reading(connection, tip.piece.mark)
             self._knowledge.learn(address, connection, stamp, at_ms)
             if reading.now == tip.piece.mark:
                 return None
-            links = self._goes_on(reading, tip)
-            return self._written(backup, address, reading, links, at_ms)
-        except sqlite.ERRORS as error:
-            raise sqlite.translated(error, self._layout.keystore_path(address)) from error
-        finally:
-            connection.close()
+            return self._written(backup, address, reading, self._goes_on(reading, tip), at_ms)
+
+        return opening.read(self._layout, address, work, busy_timeout_ms=self._busy_ms)
 
     def _goes_on(self, reading: Reading, tip: Link) -> tuple[Link, ...]:
         """Return the chain that a segment goes on from; raise when it is better begun anew."""

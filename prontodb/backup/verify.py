@@ -148,6 +148,8 @@ class Verifying:
         except BackupNotFoundError:
             return False
         except CorruptError as error:
+            if self._stop():
+                return False
             self._problems.append((tip.backup, str(error)))
             event("backup.damaged", backup=tip.backup, address=tip.piece.address)
         finally:

@@ -231,8 +231,18 @@ def do_jobs_run(args: Args) -> int:
                 if interval_s is not None:
                     notify("WATCHDOG=1")
 
-    anyio.run(run)
+    try:
+        anyio.run(run)
+    except BaseExceptionGroup as group:
+        raise _alone(group) from None
     return output.INTERRUPTED if ended_by == [signal.SIGINT] else output.TERMINATED
+
+
+def _alone(error: BaseException) -> BaseException:
+    """Return the one error that a task group wrapped, for the line that is told of it."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
 
 
 def notify(state: str) -> None:

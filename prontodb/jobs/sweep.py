@@ -85,6 +85,8 @@ class Sweeping:
                 report = replace(report, failed=(*report.failed, (str(address), str(error))))
                 event("sweep.failed", address=address, reason=str(error))
             yield Progress(what=str(address), done=done, total=len(found))
+        if not closed:
+            self._known.forget_all_but({address for address, _ in found} | self._leave_out)
         self._known.keep()
         return replace(report, failed=(*report.failed, *closed))
 

@@ -13,7 +13,7 @@ from prontodb.model.history import Fact
 from prontodb.storage.connection import one
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Container, Mapping
     from typing import Protocol
 
     from prontodb.model.address import Address
@@ -55,9 +55,9 @@ class Knowledge:
             self._learned[address] = fact
         return fact
 
-    def forget(self, address: Address) -> None:
-        """Know nothing more of an address."""
-        self._learned[address] = None
+    def forget_all_but(self, addresses: Container[Address]) -> None:
+        """Know nothing more of addresses that are gone."""
+        self._learned |= {address: None for address in self._known if address not in addresses}
 
     def keep(self) -> None:
         """Write down what was learned, and forget addresses that were told to be forgotten."""

@@ -63,15 +63,16 @@ def copy_whole(
     """
     folder.create(name, b"")
     target = f"{folder.path}/{name}"
-    path = layout.keystore_path(address)
-    connection, _ = opening.open_reader(layout, address, busy_timeout_ms=busy_timeout_ms)
-    try:
+
+    def work(connection: Connection) -> None:
         look(connection)
-        sqlite.vacuum_into(connection, target, stop)
-    except sqlite.ERRORS as error:
-        raise _of_whom(error, path, target) from error
-    finally:
-        connection.close()
+        try:
+            sqlite.vacuum_into(connection, target, stop)
+        except sqlite.ERRORS as error:
+            raise _of_whom(error, layout.keystore_path(address), target) from error
+
+    # On a full disk this reads as well as can be: a copy to another one is what is wanted then.
+    opening.read(layout, address, work, busy_timeout_ms=busy_timeout_ms)
     folder.sync_file(name)
     return state_of(target, stop=stop)
 
