@@ -15,7 +15,7 @@ from prontodb.backup.chain import Chains, never
 from prontodb.backup.container import Container
 from prontodb.backup.create import Making, checked_scope, in_scope
 from prontodb.backup.history import Until
-from prontodb.backup.place import container_at, located
+from prontodb.backup.place import located, outside
 from prontodb.backup.restore import Restoring, choose
 from prontodb.backup.retention import Policy
 from prontodb.backup.second import FolderPlace, copy_out
@@ -152,7 +152,8 @@ class Work:
         stop: Callable[[], bool] = never,
     ) -> Generator[Progress, None, BackupReport]:
         """Back up all addresses, those of one user, or one; into the root's own backups or the folder `output`."""
-        container = Container.of_root(self._layout) if output is None else container_at(output)
+        container = Container.of_root(self._layout) if output is None else outside(self._layout, output)
+        self._heal()
         making = Making(
             container,
             self._layout,
@@ -165,6 +166,14 @@ class Work:
         )
         report = yield from making.steps()
         return report if output is not None else (yield from self._copied_out(report, stop))
+
+    def _heal(self) -> None:
+        """Finish what crashes left: an address that a killed restore left without its name is not gone."""
+        for address in self._lifecycle.leftovers():
+            try:
+                self._lifecycle.heal(address, wait_s=0)
+            except ProntoError as error:
+                event("address.not_healed", address=address, reason=str(error))
 
     def _copied_out(self, report: BackupReport, stop: Callable[[], bool]) -> Generator[Progress, None, BackupReport]:
         """Copy what the second place has not; a backup that is made stays made, whatever becomes of its copy."""
@@ -185,11 +194,11 @@ class Work:
         """Return the folder where every backup is copied to, by the settings file; None when there is none."""
         return plan.backups_of(configuration.section(self._layout, "backups"))[0].second_place
 
-    def backups(self, place: str | None = None) -> Listing:
+    def backups(self, place: object = None) -> Listing:
         """Return the backups in the root, or in a folder that somebody names."""
         return located(self._layout, place)[1]
 
-    def find_backup(self, reference: str) -> Manifest:
+    def find_backup(self, reference: object) -> Manifest:
         """Return one backup: by its id, the beginning of it or its path, or the newest in a folder of backups."""
         _, listing, manifest = located(self._layout, reference)
         return manifest or listing.backups[-1]
@@ -203,7 +212,7 @@ class Work:
             return {}
 
     def verify(
-        self, reference: str | None = None, *, stop: Callable[[], bool] = never
+        self, reference: object = None, *, stop: Callable[[], bool] = never
     ) -> Generator[Progress, None, VerifyReport]:
         """Test backups: their files against their manifests, and by putting states together again."""
         container, listing, manifest = located(self._layout, reference)
@@ -244,7 +253,7 @@ class Work:
 
     def restoring(
         self,
-        reference: str | None = None,
+        reference: object = None,
         *,
         user: str | None = None,
         cursor: str | None = None,

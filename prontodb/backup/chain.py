@@ -142,6 +142,8 @@ def put_together(
     try:
         snapshot.begin(staged)
         digest = first.piece.content
+        if snapshot.mark_of(staged) != (first.piece.mark, first.piece.floor):
+            raise _damaged(first, f"{first.piece.file} is at another place in the history than its manifest says")
         for link in rest:
             digest = _put_in(container, link, Writing(staged, digest))
             _compare(link, digest, snapshot.mark_of(staged)[0])
@@ -179,7 +181,8 @@ def _put_in(container: Container, link: Link, writing: Writing) -> Digest:
         if fault is not None:
             raise _damaged(link, fault) if container.holds(link.backup) else BackupNotFoundError(link.backup)
         segment = Segment(folder, link.piece.file, link.piece.raw_bytes)
-        if segment.address != link.piece.address or segment.mark != link.piece.mark:
+        said = (link.piece.address, link.piece.mark, link.piece.floor)
+        if (segment.address, segment.mark, segment.floor) != said:
             raise _damaged(link, f"{link.piece.file} is not that of {link.piece.address} at that revision")
         return segment.put_into(writing)
 

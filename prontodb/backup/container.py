@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 STAGED_PREFIX = ".tmp-"
 TRASH_PREFIX = ".trash-"
+_REMAINS = (STAGED_PREFIX, TRASH_PREFIX)
 SCRATCH = ".scratch"
 SCRATCH_LOCK_FILE = ".scratch.lock"
 _KINDS = (FULL, INCREMENTAL)
@@ -68,7 +69,8 @@ class Listing:
 
     def find(self, backup: str) -> Manifest:
         """Return a backup by its id, or by the beginning of it that no other has; else `BackupNotFoundError`."""
-        found = [one for one in self.backups if one.id.startswith(backup)]
+        # An empty name, such as a variable that is not set, would begin every other.
+        found = [one for one in self.backups if backup and one.id.startswith(backup)]
         exact = [one for one in found if one.id == backup]
         if len(exact or found) == 1:
             return (exact or found)[0]
@@ -111,15 +113,25 @@ class Container:
         found: dict[str, Manifest] = {}
         unreadable: list[Unreadable] = []
         for backup, parts in self._folders():
+            if backup in found:
+                unreadable.append(Unreadable(backup, f"it lies in two places; one of them is {'/'.join(parts)}"))
+                continue
             try:
                 found[backup] = self._manifest(backup, parts)
             except FileNotFoundError:
                 continue  # removed at this moment
             except ProntoError as error:
-                if self.holds(backup):  # else it was removed at this moment
+                if self._is_there(parts):  # else it was removed at this moment
                     unreadable.append(Unreadable(backup, str(error)))
         ordered = sorted(found.values(), key=lambda one: (one.created_at_ms, one.id))
         return Listing(tuple(ordered), tuple(unreadable))
+
+    def _is_there(self, parts: tuple[str, ...]) -> bool:
+        try:
+            with self._open(*parts[:-1]) as above:
+                return above.stat(parts[-1]) is not None
+        except FileNotFoundError:
+            return False
 
     def newest_first(self) -> Iterator[Manifest]:
         """Yield the manifests that can be read, one by one, as far as somebody asks: by their names, then by time.
@@ -208,7 +220,8 @@ class Container:
             names = os.listdir(self.path)
         except OSError:
             return  # opening it says what is wrong
-        ours = any(name in (BACKUPS_LOCK_FILE, *_KINDS) or is_backup_id(name) for name in names)
+        # In a root it lies in its own place, whatever else is there.
+        ours = bool(self._inside) or any(name == BACKUPS_LOCK_FILE or is_backup_id(name) for name in names)
         if names and not ours:
             raise UnsafePathError(
                 f"{shown(self.path)} holds other things than backups; name an empty folder, or one that does not exist"
@@ -219,7 +232,7 @@ class Container:
             try:
                 with self._open(*parts) as folder:
                     for name in folder.names():
-                        if name.startswith((STAGED_PREFIX, TRASH_PREFIX)):
+                        if any(is_backup_id(name.removeprefix(prefix)) for prefix in _REMAINS if prefix in name):
                             folder.remove_tree(name)
             except FileNotFoundError:
                 continue

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING
 from prontodb.backup.chain import Chains, Link, never, rows_before
 from prontodb.backup.container import new_backup_id
 from prontodb.backup.manifest import FULL, INCREMENTAL, SEGMENT, SNAPSHOT, Manifest, Piece, file_name
-from prontodb.backup.segment import write
+from prontodb.backup.segment import LineTooLongError, write
 from prontodb.engine.sqlite import folders, metadata, opening, snapshot
 from prontodb.engine.sqlite.digest import row_hash
 from prontodb.engine.sqlite.increment import Reading
 from prontodb.engine.sqlite.knowledge import Knowledge
 from prontodb.errors import (
     AddressNotFoundError,
-    BackupNotFoundError,
     CorruptError,
     InvalidAddressError,
     InvalidInputError,
@@ -47,8 +46,6 @@ MAX_SEGMENT_CHANGES = 250_000
 """Past this many changes a whole copy is quicker, and takes no memory for their keys."""
 MAX_LINKS = 200
 """Segments that one snapshot carries, so that putting a chain together keeps a bound."""
-ROOM_BYTES = 65_536
-"""What must fit, for a disk not to count as full."""
 LEAST_CHAIN_BYTES = 4 * 1024 * 1024
 """Segments of one address together may unpack to as much as its snapshot, or to this if that is less."""
 
@@ -138,6 +135,9 @@ class Making:
             )
             self._check_there(wanted)
             self._failed += [(user, reason) for user, reason in closed if self._scope.partition("/")[0] in ("", user)]
+            # After the newest that is here, also when the clock was set back: what is newer must look so.
+            newest = next(self._container.newest_first(), None)
+            now_ms = max(now_ms, 0 if newest is None else newest.created_at_ms + 1)
             backup = new_backup_id(now_ms)
             try:
                 for done, (address, stamp) in enumerate(wanted, 1):
@@ -196,7 +196,7 @@ class Making:
         except ProntoError as error:
             if not folders.exists(self._layout, address):
                 return  # deleted at this moment
-            if isinstance(error, StorageFullError) and self._is_full(backup):
+            if isinstance(error, snapshot.CopyFullError):
                 raise
             self._failed.append((name, str(error)))
             event("backup.failed", address=address, reason=str(error))
@@ -205,16 +205,6 @@ class Making:
             self._unchanged += 1
         else:
             self._pieces.append(piece)
-
-    def _is_full(self, backup: str) -> bool:
-        """True when it is the backup's disk that is full, and not the keystore's."""
-        folder = self._staging(backup).folder
-        try:
-            folder.create(".room", bytes(ROOM_BYTES))
-        except StorageFullError:
-            return True
-        folder.remove(".room")
-        return False
 
     def _piece(self, backup: str, address: Address, stamp: folders.Stamp | None, tip: Link | None) -> Piece | None:
         if tip is not None:
@@ -287,10 +277,15 @@ class Making:
             come.extend(row_hash(row) for row in rows)
 
         staged, file = self._staging(backup), file_name(address, SEGMENT)
-        written = write(staged.folder, file, str(address), reading, each)
+        try:
+            written = write(staged.folder, file, str(address), reading, each)
+        except StorageFullError as error:
+            raise snapshot.CopyFullError(str(error)) from error
+        except LineTooLongError as error:
+            raise _WholeCopyNeeded("something that changed is too large for a segment") from error
         try:
             before = rows_before(self._container, links, (*keys, *reading.gone))
-        except (CorruptError, BackupNotFoundError) as error:
+        except ProntoError as error:
             staged.folder.remove(file)
             raise _WholeCopyNeeded(str(error)) from error
         return self._described(
@@ -368,7 +363,7 @@ class Making:
             scope=self._scope,
             parent=None if self._parent is None else self._parent.id,
             created_at_ms=now_ms,
-            ended_at_ms=self._clock.wall_ms(),
+            ended_at_ms=max(now_ms, self._clock.wall_ms()),
             prontodb=import_module("prontodb").__version__,
             sqlite=sqlite.LIBRARY_VERSION,
             pieces=tuple(self._pieces),

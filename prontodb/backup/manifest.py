@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 from prontodb.engine.sqlite.digest import HASH_BYTES, Digest
@@ -33,6 +33,8 @@ ENDINGS = {SNAPSHOT: ".db", SEGMENT: ".jsonl.zst"}
 
 _ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{8}", re.ASCII)
 _SHA256_BYTES = 32
+
+_to_json = json.JSONEncoder().encode
 
 
 def is_backup_id(text: object) -> bool:
@@ -105,14 +107,19 @@ class Manifest:
         return sum(piece.size_bytes for piece in self.pieces)
 
     def encode(self) -> bytes:
-        """Return the manifest as it stands in its file."""
-        plain = {"format": FORMAT} | asdict(self)
-        return (json.dumps(plain | {"sha256": _hash_of(plain)}, indent=1) + "\n").encode()
+        """Return the manifest as it stands in its file: a piece a line, and at the end the hash of all before it."""
+        head: dict[str, object] = {"format": FORMAT} | {name: getattr(self, name) for name in _names(Manifest)}
+        del head["pieces"]
+        pieces = ",\n".join(_to_json({name: getattr(piece, name) for name in _names(Piece)}) for piece in self.pieces)
+        body = f'{_to_json(head)[:-1]},\n"pieces": [\n{pieces}],\n'.encode()
+        return body + _seal(body)
 
 
-def _hash_of(plain: dict[str, Any]) -> str:
-    text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+def _seal(body: bytes) -> bytes:
+    return b'"sha256": "%s"}\n' % hashlib.sha256(body).hexdigest().encode()
+
+
+_SEAL_BYTES = len(_seal(b""))
 
 
 def decode(data: bytes, place: str) -> Manifest:
@@ -126,14 +133,8 @@ def decode(data: bytes, place: str) -> Manifest:
     if version > FORMAT:
         raise NewerFormatError(place, version, FORMAT)
     reader.has_only({"format", "sha256", *_names(Manifest)})
-    assert isinstance(found, dict)
-    said = reader.hexadecimal("sha256", _SHA256_BYTES)
-    del found["sha256"]
-    try:
-        true = _hash_of(found)
-    except ValueError as error:
-        raise CorruptError(f"{place} is no manifest: {error}") from error
-    if said != true:
+    body = data[:-_SEAL_BYTES]
+    if data != body + _seal(body):
         raise CorruptError(f"{place} is not as it was written: its own hash is another")
     return _manifest(reader)
 
@@ -201,7 +202,9 @@ def _piece(reader: _Reader) -> Piece:
         labels=labels,
     )
     # A name of another form could lead out of the folder.
-    if piece.file != file_name(place, kind) or (piece.parent is None) != (kind == SNAPSHOT):
+    snapshot = kind == SNAPSHOT
+    sound = piece.file == file_name(place, kind) and (piece.parent is None) == snapshot
+    if not sound or piece.floor > (piece.revision if snapshot else piece.since) or piece.since > piece.revision:
         raise reader.wrong("it contradicts itself")
     return piece
 

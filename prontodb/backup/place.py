@@ -16,13 +16,30 @@ if TYPE_CHECKING:
 
 def container_at(path: object) -> Container:
     """Return the container at a path that somebody names; it need not exist yet."""
+    return Container(resolved(os.path.abspath(_as_path(path))), by_kind=False)
+
+
+def _as_path(path: object) -> str:
     found = os.fspath(path) if isinstance(path, os.PathLike) else path
     if not isinstance(found, str) or not found or "\0" in found:
-        raise InvalidInputError("the folder of the backups must be a path")
-    return Container(resolved(os.path.abspath(found)), by_kind=False)
+        raise InvalidInputError("a backup, or the folder of backups, is named by its id or a path")
+    try:
+        os.fsencode(found)
+    except UnicodeEncodeError:
+        raise InvalidInputError(f"{shown(found)} is no path on this system") from None
+    return found
 
 
-def located(layout: Layout, reference: str | None) -> tuple[Container, Listing, Manifest | None]:
+def outside(layout: Layout, path: object) -> Container:
+    """Return the container at a path that lies in no folder of the root's own."""
+    container = container_at(path)
+    root = resolved(layout.root)
+    if container.path == root or container.path.startswith(f"{root}/"):
+        raise InvalidInputError(f"{shown(container.path)} lies in the root itself; name a folder elsewhere")
+    return container
+
+
+def located(layout: Layout, reference: object) -> tuple[Container, Listing, Manifest | None]:
     """Return the backup that is meant: an id (or how it begins) in the root, the path of one, or of a container.
 
     The manifest is None where a container is meant and not one of its backups; None means the root's.
@@ -30,6 +47,7 @@ def located(layout: Layout, reference: str | None) -> tuple[Container, Listing, 
     if reference is None:
         container = Container.of_root(layout)
         return container, container.list(), None
+    reference = _as_path(reference)
     if "/" not in reference and not os.path.isdir(reference):
         container = Container.of_root(layout)
         listing = container.list()

@@ -37,9 +37,16 @@ LEVEL = 3
 """Of zstd: 3 is its own default; above it, time grows faster than files shrink."""
 WINDOW_LOG_MAX = 27
 """zstd frames that want more than 128 MiB of memory are none of ours."""
+MAX_LINE_BYTES = 128 * 1024 * 1024
+"""Longer than any line that the default limits allow; whoever reads need not have more memory than that."""
+_LEAST, _MOST = -(2**63), 2**63 - 1
 _JOURNAL, _GONE, _ENTRY, _OPTIONS = "j", "g", "e", "o"
 
 _to_json = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+
+
+class LineTooLongError(Exception):
+    """A line would be longer than whoever reads it takes; the keystore is to be copied whole."""
 
 
 class Written:
@@ -67,13 +74,15 @@ def write(folder: Folder, name: str, address: str, reading: Reading, each: Calla
 
         def line(item: object) -> None:
             text = _to_json(item).encode() + b"\n"
+            if len(text) > MAX_LINE_BYTES:
+                raise LineTooLongError
             done.raw_bytes += len(text)
             put(packer.compress(text))
 
         assert reading.since is not None
         line({MARK: "segment", "format": FORMAT, "address": address, "incarnation": reading.now.incarnation,
               "since": reading.since.revision, "since_chain": reading.since.chain,
-              "revision": reading.now.revision, "chain": reading.now.chain})  # fmt: skip
+              "revision": reading.now.revision, "chain": reading.now.chain, "floor": reading.floor})  # fmt: skip
         journal = 0
         for *row, chain in reading.journal():
             line([_JOURNAL, *row, chain.hex()])
@@ -126,6 +135,7 @@ class Segment:
         incarnation = self._text(fields.get("incarnation"))
         self.since = Mark(incarnation, self._whole(fields.get("since")), self._text(fields.get("since_chain")))
         self.mark = Mark(incarnation, self._whole(fields.get("revision")), self._text(fields.get("chain")))
+        self.floor = self._whole(fields.get("floor"))
         self._ahead: object = None
 
     # Lines
@@ -151,6 +161,8 @@ class Segment:
                         yield from lines
                     elif out:
                         left.append(out)
+                        if sum(map(len, left)) > MAX_LINE_BYTES:
+                            raise self._wrong("a line of it is too long")
                     if unpacker.eof and unpacker.unused_data:
                         raise self._wrong("something follows after its end")
                     if unpacker.eof:
@@ -184,7 +196,7 @@ class Segment:
     def journal(self) -> Iterator[JournalRow]:
         """Yield the rows of the journal; the first thing to be read, and enough by itself."""
         while (row := self._take(_JOURNAL)) is not None:
-            if [type(field) for field in row] != [int, int, int, str, str, str]:
+            if [type(field) for field in row] != [int, int, int, str, str, str] or not _storable(row):
                 raise self._wrong("a row of the journal in it holds something else")
             try:
                 chain = bytes.fromhex(row[5])
@@ -204,7 +216,8 @@ class Segment:
         while (row := self._take(_ENTRY)) is not None:
             if len(row) != 7 or type(row[0]) is not str or type(row[1]) is not str:
                 raise self._wrong("an entry in it holds something else")
-            if not all(type(field) is int or (at == 2 and field is None) for at, field in enumerate(row[2:])):
+            numbers = all(type(field) is int or (at == 2 and field is None) for at, field in enumerate(row[2:]))
+            if not numbers or not _storable(row):
                 raise self._wrong("an entry in it holds something else")
             yield tuple(row)
 
@@ -214,6 +227,8 @@ class Segment:
             raise self._wrong("the keystore's options are missing in it")
         for ms in found[0].values():
             self._whole(ms)
+        if not _storable(found[0]):
+            raise self._wrong("the name of a namespace in it is no text")
         return Options(found[0], *(self._whole(number) for number in found[1:]))
 
     def _end(self, journal: int, gone: int, entries: int) -> None:
@@ -265,9 +280,22 @@ class Segment:
         return number
 
     def _text(self, text: object) -> str:
-        if not isinstance(text, str):
+        if not isinstance(text, str) or not _storable((text,)):
             raise self._wrong("a name in it is no text")
         return text
 
     def _wrong(self, reason: str) -> CorruptError:
         return CorruptError(f"{self._place} is no whole segment: {reason}")
+
+
+def _storable(fields: Iterable[object]) -> bool:
+    """True when SQLite can hold each of them: numbers of 64 bits, and text that is UTF-8."""
+    try:
+        for field in fields:
+            if isinstance(field, str):
+                field.encode()
+            elif isinstance(field, int) and not _LEAST <= field <= _MOST:
+                return False
+    except UnicodeEncodeError:
+        return False
+    return True

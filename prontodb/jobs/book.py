@@ -108,6 +108,6 @@ class JobBook:
 
 
 def _checked(name: object) -> str:
-    if name not in plan.DEFAULTS:
+    if not isinstance(name, str) or name not in plan.DEFAULTS:
         raise InvalidInputError(f"job {shown(name)} does not exist; there are: {', '.join(plan.JOBS)}")
-    return str(name)
+    return name

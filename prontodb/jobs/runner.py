@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, is_dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import anyio
@@ -118,6 +118,7 @@ class Runner:
         jobs: Mapping[str, Callable[[], Awaitable[object]]],
     ) -> None:
         self._layout, self._registry, self._beside, self._jobs = layout, registry, beside, jobs
+        self._clock, self._rng = clock, rng
         self._book = Book(registry, clock, beside)
         self._stamp: object = None
         self._clockwork = Clockwork(self._scheduled(self._read()), self._book, clock, rng)
@@ -150,7 +151,10 @@ class Runner:
                     await self._beside(held.release, brief=True)
 
     async def once(self, name: str) -> Ended:
-        """Run one job now, whoever is the runner; recorded like any run."""
+        """Run one job now, whoever is the runner, also one that is switched off; recorded like any run."""
+        if name in self._jobs and name not in dict(self._clockwork.upcoming()):
+            switched_on = {name: replace(self._read()[name], enabled=True)}
+            return await Clockwork(self._scheduled(switched_on), self._book, self._clock, self._rng).once(name)
         return await self._clockwork.once(name)
 
     async def _take(self) -> lock.HeldLock:

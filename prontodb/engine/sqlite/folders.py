@@ -275,7 +275,10 @@ def forget_kept(layout: Layout, address: Address, until_ms: int | None = None) -
     with user:
         names = [name for name in _kept(user, address) if until_ms is None or put_aside_at_ms(name) <= until_ms]
         for name in names:
-            user.remove_tree(name)
+            # From one instant on it is not there: an undo must never find a part of it.
+            trash = f"{TRASH_PREFIX}{address.cursor}@{os.urandom(6).hex()}"
+            user.rename(name, trash)
+            user.remove_tree(trash)
         return len(names)
 
 

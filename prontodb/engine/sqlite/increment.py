@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from prontodb.engine.sqlite.digest import COLUMNS, Digest, hashes_of, row_hash
 from prontodb.engine.sqlite.schema import CHAIN_BYTES
 from prontodb.engine.sqlite.snapshot import mark_of
-from prontodb.engine.sqlite.transactions import LIFETIME, entry_of, lifetimes, records_of
+from prontodb.engine.sqlite.transactions import OF_NO_ENTRY, entry_of, lifetimes, records_of
 from prontodb.engine.sqlite.writing import next_chain
 from prontodb.errors import CorruptError, shown
 from prontodb.model.history import Mark
@@ -74,7 +74,7 @@ class Walk:
         # The shape of all records; what was done, once more by number.
         records_of(first_rev, rev, records)
         for number, record in enumerate(json.loads(records), first_rev):
-            if record[0] != LIFETIME:
+            if record[0] not in OF_NO_ENTRY:
                 self.last[record[1]] = number if record[0] == "set" else 0
         self.mark, self.at_ms = Mark(mark.incarnation, rev, chain.hex()), at
 
@@ -177,7 +177,7 @@ class Writing:
         self._connection = connection
         self._walk = Walk(mark_of(connection)[0])
         self._digest = digest
-        self._seen = 0
+        self._seen: set[str] = set()
 
     @property
     def mark(self) -> Mark:
@@ -203,7 +203,9 @@ class Writing:
         """Put entries in the place of those with the same keys."""
         for row in found:
             self._walk.check(row)
-        self._seen += len(found)
+            if row[0] in self._seen:
+                raise CorruptError(f"entry {shown(row[0])} stands twice in it")
+            self._seen.add(row[0])
         self._replace([row[0] for row in found], found)
 
     def _replace(self, keys: Sequence[str], found: Sequence[Row]) -> None:
@@ -214,8 +216,9 @@ class Writing:
 
     def finish(self, options: Options) -> Digest:
         """Set the lifetimes and switches; return the digest that results. `CorruptError` when entries are missing."""
-        if self._seen != len(self._walk.there):
-            raise CorruptError(f"{len(self._walk.there) - self._seen} changed entries are missing")
+        missing = len(self._walk.there) - len(self._seen)
+        if missing:
+            raise CorruptError(f"{missing} changed entries are missing")
         put_options(self._connection, options)
         return self._digest
 

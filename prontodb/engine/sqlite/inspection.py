@@ -43,7 +43,7 @@ _JOURNAL = "SELECT rev, first_rev, at, session, records, chain FROM journal WHER
 _LAST = (
     "WITH last AS MATERIALIZED (SELECT CAST(json_extract(record.value, '$[1]') AS TEXT) AS name, "
     "json_extract(record.value, '$[0]') AS op, max(first_rev + record.key) AS at "
-    "FROM journal, json_each(records) AS record WHERE json_extract(record.value, '$[0]') <> ? GROUP BY 1) "
+    "FROM journal, json_each(records) AS record WHERE json_extract(record.value, '$[0]') NOT IN (?, ?) GROUP BY 1) "
 )
 _LOST = (
     _LAST + "SELECT name FROM last LEFT JOIN kvstore ON namespace_key = name "
@@ -219,9 +219,9 @@ def _check_last_changes(connection: Connection, found: list[str]) -> None:
     """The last change of each key in the journal against its entry: none was lost, none came from elsewhere."""
     if found:
         return  # a damaged journal tells nothing
-    for (key,) in rows(connection, _LOST, (transactions.LIFETIME, MAX_FAULTS + 1)):
+    for (key,) in rows(connection, _LOST, (*transactions.OF_NO_ENTRY, MAX_FAULTS + 1)):
         found.append(f"entry {shown(key)} is lost or old: the journal knows of a later change")
-    for (key,) in rows(connection, _INVENTED, (transactions.LIFETIME, MAX_FAULTS + 1)):
+    for (key,) in rows(connection, _INVENTED, (*transactions.OF_NO_ENTRY, MAX_FAULTS + 1)):
         found.append(f"entry {shown(key)} has no change in the journal that it could come from")
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from prontodb.engine.sqlite.increment import Walk
 from prontodb.engine.sqlite.snapshot import mark_of
-from prontodb.engine.sqlite.transactions import LIFETIME, checksum
+from prontodb.engine.sqlite.transactions import HISTORY, LIFETIME, checksum
 from prontodb.errors import CorruptError
 from prontodb.storage.connection import one
 
@@ -28,6 +28,7 @@ _PUT = (
 )
 _PUT_LIFETIME = "INSERT OR REPLACE INTO namespace_ttl (namespace, ttl_ms) VALUES (?, ?)"
 _DROP_LIFETIME = "DELETE FROM namespace_ttl WHERE namespace = ?"
+_SET_HISTORY = "UPDATE meta SET history = ?"
 _SET, _VALUE_AT = "set", 4
 
 
@@ -72,6 +73,9 @@ def _change(staged: Connection, record: list[Any], at_ms: int, revision: int) ->
     if action == LIFETIME:
         statement, values = (_DROP_LIFETIME, (name,)) if record[2] is None else (_PUT_LIFETIME, (name, record[2]))
         staged.execute(statement, values).close()
+        return
+    if action == HISTORY:
+        staged.execute(_SET_HISTORY, (int(name == "on"),)).close()
         return
     # What replaces an expired entry is created anew, as when it was written.
     before = one(staged, _CREATED, (name, at_ms)) if action == _SET else None

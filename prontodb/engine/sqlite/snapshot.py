@@ -28,6 +28,10 @@ _MARK = (
 _LAST_AT = "SELECT at FROM journal ORDER BY rev DESC LIMIT 1"
 
 
+class CopyFullError(StorageFullError):
+    """There is no room where the copy goes; the keystore has nothing to do with it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
     """What one keystore holds at one instant. `floor`: changes up to there are no longer in its journal."""
@@ -61,7 +65,10 @@ def copy_whole(
     One snapshot, and no lock that a writer would meet. `look` is called with the source's connection first.
     `CorruptError` when the source is damaged.
     """
-    folder.create(name, b"")
+    try:
+        folder.create(name, b"")
+    except StorageFullError as error:
+        raise CopyFullError(str(error)) from error
     target = f"{folder.path}/{name}"
 
     def work(connection: Connection) -> None:
@@ -81,7 +88,7 @@ def _of_whom(error: Exception, path: str, target: str) -> ProntoError:
     """Translate an error of a copy: a full disk is the copy's, everything else the keystore's own."""
     failure = sqlite.translated(error, target)
     if isinstance(failure, StorageFullError):
-        return StorageFullError(f"no space left for the copy {shown(target)}; nothing was lost, make some room")
+        return CopyFullError(f"no space left for the copy {shown(target)}; nothing was lost, make some room")
     return sqlite.translated(error, path)
 
 

@@ -209,7 +209,7 @@ def _changes(connection: Connection, since: Position, limit: int, now_ms: int) -
         for rev, first_rev, records in cursor:
             for number, (action, key) in enumerate(records_of(first_rev, rev, records), first_rev):
                 # A position may lie inside a commit of many changes only if a caller made it up; honour it.
-                if number > since.revision and action != LIFETIME:
+                if number > since.revision and action not in OF_NO_ENTRY:
                     latest.pop(key, None)
                     latest[key] = number
             end = rev
@@ -244,7 +244,11 @@ def records_of(first_rev: int, rev: int, text: object) -> list[tuple[str, str]]:
 
 
 LIFETIME = "lifetime"
-"""The journal's record of a namespace's default lifetime, which is no change of an entry."""
+"""The journal's record of a namespace's default lifetime."""
+HISTORY = "history"
+"""The journal's record that values are kept from now on, or no longer: 'on' or 'off'."""
+OF_NO_ENTRY = (LIFETIME, HISTORY)
+"""Records that are no change of an entry."""
 
 
 def check_all(connection: Connection, report: list[str], *, limit: int = 1_000) -> int:

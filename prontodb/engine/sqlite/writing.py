@@ -11,7 +11,7 @@ from _blake2 import blake2b
 
 from prontodb.engine.sqlite.context import Target
 from prontodb.engine.sqlite.schema import CHAIN_BYTES
-from prontodb.engine.sqlite.transactions import LIFETIME, checksum, expired
+from prontodb.engine.sqlite.transactions import HISTORY, LIFETIME, checksum, expired
 from prontodb.errors import (
     FencedError,
     OutcomeUnknownError,
@@ -336,6 +336,13 @@ class Group:
         self.revision += 1
         self._add_records(session, self.revision, [(LIFETIME, namespace, ttl_ms)])
 
+    def set_history(self, keep: bool, session: str) -> None:
+        """Write whether the journal keeps values, and its record."""
+        self._run("UPDATE meta SET history = ?", (int(keep),))
+        self.context.history = keep
+        self.revision += 1
+        self._add_records(session, self.revision, [(HISTORY, "on" if keep else "off")])
+
     def _add_records(self, session: str, first: int, records: Sequence[tuple[object, ...]]) -> None:
         """Add records to the last journal row when it is this session's and has room, else begin new rows."""
         if self.journal and self.journal[-1][0] == session:
@@ -437,9 +444,8 @@ def set_history(connection: Connection, target: Target, keep: bool, fence: Fence
 
     def work(group: Group) -> None:
         group.check_fence(fence)
-        connection.execute("UPDATE meta SET history = ?", (int(keep),)).close()
-        group.context.history = keep
-        group.changed = True
+        if keep != group.context.history:
+            group.set_history(keep, fence.session)
 
     transact(connection, target, now_ms, work)
 
