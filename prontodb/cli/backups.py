@@ -147,7 +147,7 @@ def _tell(report: BackupReport) -> None:
     elif not report.failed:
         output.note("there is no address to back up")
     if report.copied:
-        output.note(f"copied {len(report.copied):,} backups to the second place")
+        output.note(f"copied {tables.counted(len(report.copied), 'backup')} to the second place")
     for address, reason in report.failed:
         output.error(f"{address} could not be backed up: {reason}")
     if report.not_copied is not None:
@@ -261,8 +261,8 @@ def do_backup_verify(args: Args) -> int:
             output.line(f"{backup}: {output.escaped(problem)}")
     verdict = "all whole" if report.is_whole else "damaged"
     output.note(
-        f"{len(report.backups):,} backups, {report.files:,} files, {size_text(report.size_bytes)}; {report.trials:,} "
-        f"states put together and compared in {duration_text(report.seconds)}: {verdict}"
+        f"{tables.counted(len(report.backups), 'backup')}, {tables.counted(report.files, 'file')}, "
+        f"{size_text(report.size_bytes)}; {tables.counted(report.trials, 'state')} put together and compared in {duration_text(report.seconds)}: {verdict}"
     )
     return DONE if report.is_whole else ERROR
 
@@ -288,6 +288,6 @@ def do_backup_prune(args: Args) -> int:
     if report.not_pruned is not None:
         output.error(f"the second place was not pruned: {report.not_pruned}")
     if report.second_place is not None:
-        output.note(f"in the second place: {len(report.second_place.removed):,} backups")
+        output.note(f"in the second place: {tables.counted(len(report.second_place.removed), 'backup')}")
     output.note(f"{verb} {count:,} of {count + len(report.kept):,} backups, {size_text(report.freed_bytes)}")
     return DONE if report.not_pruned is None else ERROR

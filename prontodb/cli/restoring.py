@@ -12,6 +12,7 @@ from prontodb.cli.environment import Place
 from prontodb.cli.output import DONE, ERROR
 from prontodb.cli.parsing import Args, Syntax
 from prontodb.cli.progress import duration_text, size_text
+from prontodb.cli.tables import counted
 from prontodb.errors import InvalidInputError, NotFoundError
 from prontodb.model.address import Address
 from prontodb.model.moments import moment_of, text_of
@@ -90,9 +91,9 @@ def restore(args: Args, reference: str | None, *, yes: bool) -> int:
         output.error(f"{address} was not restored: {reason}")
     kept = sum(one.kept for one in report.restored)
     output.note(
-        f"restored {len(report.restored):,} addresses from {report.backup}, made {text_of(restoring.made_at_ms)}: "
+        f"restored {counted(len(report.restored), 'address', 'addresses')} from {report.backup}, made {text_of(restoring.made_at_ms)}: "
         f"{size_text(report.size_bytes)} in {duration_text(report.seconds)}"
-        + (f"; 'prontodb restore --undo' brings back what {kept:,} of them held" if kept else "")
+        + (f"; 'prontodb restore --undo' brings back what {counted(kept, 'address', 'addresses')} held" if kept else "")
     )
     return ERROR if report.failed else DONE
 
@@ -131,5 +132,6 @@ def _undo(args: Args) -> int:
             output.error(str(error))
         else:
             output.line(str(address))
-    output.note(f"undone at {len(addresses) - failed:,} addresses; the same again brings the restored state back")
+    undone = counted(len(addresses) - failed, "address", "addresses")
+    output.note(f"undone at {undone}; the same again brings the restored state back")
     return ERROR if failed else DONE

@@ -14,6 +14,11 @@ NARROWEST = 6
 """A column that must give way keeps this many characters."""
 
 
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """Return a number with what it counts: 1 address, 1,000 addresses."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
 def show(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print rows under a head on a terminal; elsewhere without one, with tabs between."""
     if rows and output.on_terminal():
