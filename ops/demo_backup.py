@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import anyio
+
 from ops.demo_evidence import told
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ async def show_backups(demo: Demo) -> None:
 
     # By path, while nobody has it open: each command above was a process of its own.
     keystore = Path(demo.root, "addresses", "agent1", "prod", "keystore.db")
-    keystore.write_bytes(b"what a failing disk makes of it" * 1_000)
+    await anyio.Path(keystore).write_bytes(b"what a failing disk makes of it" * 1_000)
     demo.screen.line(f"  $ head -c 31000 /dev/urandom > {keystore.relative_to(demo.root)}  # or so")
     await run(f"{HOME} get count.steps", code=1, says="damaged")
     await run("--user agent2 --cursor prod get handoff.plan")

@@ -259,11 +259,13 @@ def do_backup_verify(args: Args) -> int:
     else:
         for backup, problem in report.problems:
             output.line(f"{backup}: {output.escaped(problem)}")
-    verdict = "all whole" if report.is_whole else "damaged"
-    output.note(
-        f"{tables.counted(len(report.backups), 'backup')}, {tables.counted(report.files, 'file')}, "
-        f"{size_text(report.size_bytes)}; {tables.counted(report.trials, 'state')} put together and compared in {duration_text(report.seconds)}: {verdict}"
+    looked_at = ", ".join(
+        tables.counted(number, what)
+        for number, what in ((len(report.backups), "backup"), (report.files, "file"), (report.trials, "trial"))
     )
+    verdict = "all whole" if report.is_whole else "damaged"
+    took = duration_text(report.seconds)
+    output.note(f"{looked_at} (put together and compared), {size_text(report.size_bytes)} in {took}: {verdict}")
     return DONE if report.is_whole else ERROR
 
 

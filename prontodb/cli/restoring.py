@@ -89,11 +89,12 @@ def restore(args: Args, reference: str | None, *, yes: bool) -> int:
             output.line(str(one.target))
     for address, reason in report.failed:
         output.error(f"{address} was not restored: {reason}")
+    done = counted(len(report.restored), "address", "addresses")
     kept = sum(one.kept for one in report.restored)
+    undo = f"; 'prontodb restore --undo' brings back what {counted(kept, 'address', 'addresses')} held" if kept else ""
     output.note(
-        f"restored {counted(len(report.restored), 'address', 'addresses')} from {report.backup}, made {text_of(restoring.made_at_ms)}: "
-        f"{size_text(report.size_bytes)} in {duration_text(report.seconds)}"
-        + (f"; 'prontodb restore --undo' brings back what {counted(kept, 'address', 'addresses')} held" if kept else "")
+        f"restored {done} from {report.backup}, made {text_of(restoring.made_at_ms)}: {size_text(report.size_bytes)} in "
+        f"{duration_text(report.seconds)}{undo}"
     )
     return ERROR if report.failed else DONE
 
