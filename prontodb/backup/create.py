@@ -32,12 +32,11 @@ from prontodb.storage import connection as sqlite
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
+    from typing import Any
 
     from prontodb.backup.container import Container, Staged
-    from prontodb.engine.sqlite.digest import Digest
     from prontodb.engine.sqlite.increment import Row
     from prontodb.model.clock import Clock
-    from prontodb.model.history import Mark
     from prontodb.model.layout import Layout
     from prontodb.model.limits import Limits
     from prontodb.storage.connection import Connection
@@ -67,6 +66,8 @@ class BackupReport:
     gone: tuple[str, ...]
     failed: tuple[tuple[str, str], ...]
     """Addresses that could not be read, each with the reason; their last good state stays in older backups."""
+    doubtful: tuple[tuple[str, str], ...]
+    """Addresses that contradict themselves, and were copied whole as they are: each with the first contradiction."""
     size_bytes: int
     seconds: float
     copied: tuple[str, ...] = ()
@@ -117,6 +118,7 @@ class Making:
         self._staged: Staged | None = None
         self._pieces: list[Piece] = []
         self._failed: list[tuple[str, str]] = []
+        self._doubtful: list[tuple[str, str]] = []
         self._unchanged = 0
 
     def steps(self) -> Generator[Progress, None, BackupReport]:
@@ -231,8 +233,11 @@ class Making:
         except BaseException:
             staged.folder.remove(file)
             raise
+        if state.contradictions:
+            self._doubtful.append((str(address), state.contradictions[0]))
+            event("backup.doubtful", address=address, reason=state.contradictions[0])
         return self._described(
-            address, SNAPSHOT, state.mark, state.floor, state.digest, at_ms,
+            address, SNAPSHOT, state, at_ms, faults=len(state.contradictions),
             size_bytes=size, raw_bytes=size, sha256=sha256, parent=None, since=0,
         )  # fmt: skip
 
@@ -288,46 +293,30 @@ class Making:
         except ProntoError as error:
             staged.folder.remove(file)
             raise _WholeCopyNeeded(str(error)) from error
+        digest = tip.piece.content.changed(before.values(), come)
+        state = snapshot.State(mark=reading.now, floor=reading.floor, digest=digest, contradictions=())
         return self._described(
-            address, SEGMENT, reading.now, reading.floor, tip.piece.content.changed(before.values(), come), at_ms,
+            address, SEGMENT, state, at_ms, faults=tip.piece.faults,
             size_bytes=written.size_bytes, raw_bytes=written.raw_bytes, sha256=written.sha256,
             parent=tip.backup, since=tip.piece.revision,
         )  # fmt: skip
 
-    def _described(
-        self,
-        address: Address,
-        kind: str,
-        mark: Mark,
-        floor: int,
-        digest: Digest,
-        at_ms: int,
-        *,
-        size_bytes: int,
-        raw_bytes: int,
-        sha256: str,
-        parent: str | None,
-        since: int,
-    ) -> Piece:
+    def _described(self, address: Address, kind: str, state: snapshot.State, at_ms: int, **of_its_file: Any) -> Piece:
         created_at_ms, labels = self._about(address)
         return Piece(
             address=str(address),
             kind=kind,
             file=file_name(address, kind),
-            size_bytes=size_bytes,
-            raw_bytes=raw_bytes,
-            sha256=sha256,
-            parent=parent,
-            since=since,
-            incarnation=mark.incarnation,
-            revision=mark.revision,
-            floor=floor,
-            chain=mark.chain,
-            entries=digest.entries,
-            digest=digest.hex,
+            incarnation=state.mark.incarnation,
+            revision=state.mark.revision,
+            floor=state.floor,
+            chain=state.mark.chain,
+            entries=state.digest.entries,
+            digest=state.digest.hex,
             at_ms=at_ms,
             created_at_ms=created_at_ms,
             labels=labels,
+            **of_its_file,
         )
 
     def _about(self, address: Address) -> tuple[int | None, dict[str, str]]:
@@ -394,6 +383,7 @@ class Making:
             unchanged=self._unchanged,
             gone=() if made is None else made.gone,
             failed=tuple(self._failed),
+            doubtful=tuple(self._doubtful),
             size_bytes=self._size_bytes(),
             seconds=seconds,
         )

@@ -47,7 +47,8 @@ class Piece:
     """What one backup holds of one address: a whole snapshot, or a segment with what changed since `parent`'s piece.
 
     The state of the keystore at that instant: `incarnation`, `revision`, `chain` (the audit head), `floor`, `entries`,
-    `digest`. Sizes in bytes; `raw_bytes` is a segment unpacked. Moments in milliseconds UTC; hashes in hex.
+    `digest`; `faults` is in how many places its snapshot contradicted itself. Sizes in bytes; `raw_bytes` is a segment
+    unpacked. Moments in milliseconds UTC; hashes in hex.
     """
 
     address: str
@@ -64,6 +65,7 @@ class Piece:
     chain: str
     entries: int
     digest: str
+    faults: int
     at_ms: int
     created_at_ms: int | None
     labels: Mapping[str, str]
@@ -197,6 +199,7 @@ def _piece(reader: _Reader) -> Piece:
         chain=reader.hexadecimal("chain", CHAIN_BYTES),
         entries=reader.whole("entries"),
         digest=reader.hexadecimal("digest", HASH_BYTES),
+        faults=reader.whole("faults"),
         at_ms=reader.whole("at_ms"),
         created_at_ms=None if reader.is_null("created_at_ms") else reader.whole("created_at_ms"),
         labels=labels,

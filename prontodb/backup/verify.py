@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from prontodb.backup.chain import Chains, Link, never, put_together
 from prontodb.backup.container import faults
+from prontodb.engine.sqlite import inspection, snapshot
 from prontodb.errors import BackupNotFoundError, CorruptError, ProntoError, StorageFullError
 from prontodb.log import event
 from prontodb.model.layout import KEYSTORE_FILE
@@ -166,4 +167,13 @@ class Verifying:
         return True
 
     def _build(self, folder: Folder, tip: Link) -> None:
-        put_together(self._container, self._chains.links(tip), folder, KEYSTORE_FILE, stop=self._stop)
+        links = self._chains.links(tip)
+        put_together(self._container, links, folder, KEYSTORE_FILE, stop=self._stop)
+        path = f"{folder.path}/{KEYSTORE_FILE}"
+        copy = snapshot.open_copy(path)
+        try:
+            wrong = inspection.contradictions(copy, path)
+        finally:
+            copy.close()
+        if len(wrong) > links[0].piece.faults:
+            raise CorruptError(f"what it makes of {tip.piece.address} contradicts itself: {wrong[0]}")

@@ -148,6 +148,8 @@ def _tell(report: BackupReport) -> None:
         output.note("there is no address to back up")
     if report.copied:
         output.note(f"copied {tables.counted(len(report.copied), 'backup')} to the second place")
+    for address, reason in report.doubtful:
+        output.note(f"{address} contradicts itself, and is backed up as it is: {reason}; see 'prontodb doctor --deep'")
     for address, reason in report.failed:
         output.error(f"{address} could not be backed up: {reason}")
     if report.not_copied is not None:

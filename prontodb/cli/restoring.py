@@ -93,8 +93,8 @@ def restore(args: Args, reference: str | None, *, yes: bool) -> int:
     kept = sum(one.kept for one in report.restored)
     undo = f"; 'prontodb restore --undo' brings back what {counted(kept, 'address', 'addresses')} held" if kept else ""
     output.note(
-        f"restored {done} from {report.backup}, made {text_of(restoring.made_at_ms)}: {size_text(report.size_bytes)} in "
-        f"{duration_text(report.seconds)}{undo}"
+        f"restored {done} from {report.backup}, made {text_of(restoring.made_at_ms)}: "
+        f"{size_text(report.size_bytes)} in {duration_text(report.seconds)}{undo}"
     )
     return ERROR if report.failed else DONE
 

@@ -14,7 +14,7 @@ from prontodb.storage import connection as sqlite
 from prontodb.storage.connection import one, rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from prontodb.model.address import Address
     from prontodb.model.layout import Layout
@@ -102,17 +102,19 @@ def faults(connection: Connection, path: str, *, deep: bool) -> list[str]:
     SQLite's own check and the counts; `deep` adds every row's checksum, the journal's chain, and whether the entries
     are those that the journal tells of. Raises `BusyError` and other errors that tell nothing of the keystore's health.
     """
+    if not deep:
+        return _faults(connection, path, (_check_pages, _check_shapes, _check_counts))
+    deeply = (_check_pages_deeply, _check_all_shapes, _check_counts, transactions.check_all)
+    return _faults(connection, path, (*deeply, _check_journal, _check_last_changes))
+
+
+def contradictions(connection: Connection, path: str) -> list[str]:
+    """Return where an open keystore contradicts itself, as far as that is seen without going through its entries."""
+    return _faults(connection, path, _QUICKLY_SEEN)
+
+
+def _faults(connection: Connection, path: str, steps: Iterable[Callable[[Connection, list[str]], object]]) -> list[str]:
     found: list[str] = []
-    steps: list[Callable[[Connection, list[str]], object]] = [_check_pages, _check_shapes, _check_counts]
-    if deep:
-        steps = [
-            _check_pages_deeply,
-            _check_all_shapes,
-            _check_counts,
-            transactions.check_all,
-            _check_journal,
-            _check_last_changes,
-        ]
     for step in steps:
         try:
             step(connection, found)
@@ -223,6 +225,9 @@ def _check_last_changes(connection: Connection, found: list[str]) -> None:
         found.append(f"entry {shown(key)} is lost or old: the journal knows of a later change")
     for (key,) in rows(connection, _INVENTED, (*transactions.OF_NO_ENTRY, MAX_FAULTS + 1)):
         found.append(f"entry {shown(key)} has no change in the journal that it could come from")
+
+
+_QUICKLY_SEEN = (_check_shapes, _check_counts, _check_journal)
 
 
 def is_out_of_wal_mode(layout: Layout, address: Address) -> bool:

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from prontodb.engine.sqlite import opening, schema
+from prontodb.engine.sqlite import inspection, opening, schema
 from prontodb.engine.sqlite.digest import Digest, digest_of
 from prontodb.engine.sqlite.transactions import HEAD
 from prontodb.errors import CorruptError, ProntoError, StorageFullError, UnavailableError, shown
@@ -39,6 +39,8 @@ class State:
     mark: Mark
     floor: int
     digest: Digest
+    contradictions: tuple[str, ...]
+    """Where it contradicts itself, as somebody left it: the copy is faithful, and the doctor says the same."""
 
 
 def mark_of(connection: Connection) -> tuple[Mark, int]:
@@ -114,9 +116,10 @@ def state_of(path: str, *, stop: Callable[[], bool] = lambda: False) -> State:
         _check_pages(connection, path)
         digest = digest_of(connection, stop)
         mark, floor = mark_of(connection)
+        contradictions = inspection.contradictions(connection, path)
         if stop():
             raise UnavailableError("the work was stopped")
-        return State(mark=mark, floor=floor, digest=digest)
+        return State(mark=mark, floor=floor, digest=digest, contradictions=tuple(contradictions))
     except sqlite.ERRORS as error:
         raise sqlite.translated(error, path) from error
     finally:
