@@ -221,8 +221,8 @@ class Container:
         except OSError:
             return  # opening it says what is wrong
         # In a root it lies in its own place, whatever else is there.
-        ours = bool(self._inside) or any(name == BACKUPS_LOCK_FILE or is_backup_id(name) for name in names)
-        if names and not ours:
+        ours = bool(self._inside) or BACKUPS_LOCK_FILE in names
+        if names and not ours and next(self._folders(), None) is None:
             raise UnsafePathError(
                 f"{shown(self.path)} holds other things than backups; name an empty folder, or one that does not exist"
             )
