@@ -102,10 +102,10 @@ class Work:
         )
         return (yield from sweeping.steps())
 
-    def rule_for(self) -> Callable[[Address], Rule]:
+    def rule_for(self, *, in_doubt: bool = False) -> Callable[[Address], Rule]:
         """Return what says which rows of an address's journal may go, by the settings and the newest backups."""
         seen = self._seen_by_backups()
-        before_ms = self._clock.wall_ms() - self._settings.journal_days * DAY_MS
+        before_ms = 0 if in_doubt else self._clock.wall_ms() - self._settings.journal_days * DAY_MS
         keep = self._settings.journal_records
         return lambda address: Rule(before_ms, keep, seen.get(address))
 
@@ -128,13 +128,18 @@ class Work:
     def compact(
         self, *, leave_out: Iterable[Address] = (), stop: Callable[[], bool] = never
     ) -> Generator[Progress, None, CompactReport]:
-        """Prune journals, give free pages back to the disk and cut logs, at every address that nobody holds."""
+        """Prune journals, give free pages back to the disk and cut logs, at every address that nobody holds.
+
+        While the wall clock is in doubt nothing goes for its age.
+        """
+        in_doubt = self.check_clock() is not None
+        forget_before_ms = 0 if in_doubt else self._clock.wall_ms() - self._settings.undo_days * DAY_MS
         compacting = Compacting(
             self._lifecycle,
             self._settings.limits,
             self._clock,
-            rule_for=self.rule_for(),
-            forget_before_ms=self._clock.wall_ms() - self._settings.undo_days * DAY_MS,
+            rule_for=self.rule_for(in_doubt=in_doubt),
+            forget_before_ms=forget_before_ms,
             stop=stop,
             leave_out=frozenset(leave_out),
         )
@@ -201,6 +206,8 @@ class Work:
     def find_backup(self, reference: object) -> Manifest:
         """Return one backup: by its id, the beginning of it or its path, or the newest in a folder of backups."""
         _, listing, manifest = located(self._layout, reference)
+        if manifest is None and not listing.backups:
+            raise CorruptError(f"no backup there can be read: {listing.unreadable[0].reason}")
         return manifest or listing.backups[-1]
 
     def checks(self) -> Mapping[str, Check]:

@@ -228,6 +228,7 @@ class Container:
             )
 
     def _remove_remains(self) -> None:
+        self._remove_scratch()
         for parts in ((), *((kind,) for kind in _KINDS)):
             try:
                 with self._open(*parts) as folder:
@@ -239,8 +240,10 @@ class Container:
 
     def stage(self, backup: str, kind: str) -> Staged:
         """Make the folder of a new backup, which nobody sees yet. The caller holds the lock."""
-        with self._make() as top:
+        # Whoever made the folders above may not have synced their names: the lock does not.
+        with self._make() as top, open_root(self._top) as above_all:
             top.sync()
+            above_all.sync()
         _step("backup.begun")
         parts = (kind,) if self._by_kind else ()
         above = self._make(*parts)
@@ -261,6 +264,17 @@ class Container:
                         above.remove_tree(TRASH_PREFIX + backup)
             except FileNotFoundError:
                 continue
+
+    def _remove_scratch(self) -> None:
+        """Remove what a verification left that was killed, and not what one is at."""
+        with self._open() as top:
+            if top.stat(SCRATCH) is None:
+                return
+        try:
+            with self._lock(SCRATCH_LOCK_FILE, "remove a scratch folder", 0), self._open() as top:
+                top.remove_tree(SCRATCH)
+        except BusyError:
+            return
 
     @contextmanager
     def scratch(self) -> Iterator[Folder]:

@@ -13,7 +13,7 @@ from prontodb.cli.output import DONE, ERROR
 from prontodb.cli.parsing import Args, Syntax
 from prontodb.cli.progress import duration_text, size_text
 from prontodb.cli.tables import counted
-from prontodb.errors import InvalidInputError, NotFoundError
+from prontodb.errors import NotFoundError, ProntoError
 from prontodb.model.address import Address
 from prontodb.model.moments import moment_of, text_of
 from prontodb.model.root import checked_root
@@ -128,7 +128,7 @@ def _undo(args: Args) -> int:
     for address in addresses:
         try:
             work.undo_restore(address)
-        except (NotFoundError, InvalidInputError) as error:
+        except ProntoError as error:
             failed += 1
             output.error(str(error))
         else:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from prontodb.engine.sqlite import folders, opening, upkeep
+from prontodb.engine.sqlite import folders, upkeep
 from prontodb.errors import AddressNotFoundError, BusyError, ProntoError
 from prontodb.log import event
 from prontodb.model.operation import Fence
 from prontodb.model.progress import Progress
-from prontodb.storage import connection as sqlite
 from prontodb.storage import reserve
 
 if TYPE_CHECKING:
@@ -25,10 +23,7 @@ if TYPE_CHECKING:
     from prontodb.model.limits import Limits
     from prontodb.storage.connection import Connection
 
-PAUSE_S = 0.01
-"""Between two steps at one address, for those who write there."""
 SESSION = "compact"
-BUSY_TIMEOUT_MS = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,42 +98,18 @@ class Compacting:
         return forgotten
 
     def _one(self, address: Address) -> tuple[int, int]:
-        """Compact one address under its lock; return how many changes left the journal, and the bytes freed."""
-        layout = self._lifecycle.layout
+        """Compact one address in steps, each under its lock; return how many changes left the journal, and bytes."""
+        layout, rule, fence = self._lifecycle.layout, self._rule_for(address), Fence(SESSION)
         before = folders.size_bytes(layout, address) or 0
-        with self._lifecycle.hold(address, "compact", wait_s=0) as held:
-            connection, target = opening.open_writer(layout, address, self._limits, busy_timeout_ms=BUSY_TIMEOUT_MS)
-            target.lock = held.identity
-            try:
-                records = self._work(connection, target, self._rule_for(address))
-            except sqlite.ERRORS as error:
-                raise sqlite.translated(error, target.path) from error
-            finally:
-                connection.close()
+
+        def prune(connection: Connection, target: Target) -> int:
+            return upkeep.prune_journal(connection, target, rule, fence, self._clock.wall_ms())
+
+        def give_back(connection: Connection, _target: Target) -> int:
+            return upkeep.give_back(connection)
+
+        parts = (self._lifecycle, self._limits, self._clock, address, "compact")
+        records = upkeep.again(*parts, prune, self._stop)
+        upkeep.again(*parts, give_back, self._stop)
+        upkeep.once(*parts, lambda connection, _: upkeep.cut_log(connection))
         return records, max(0, before - (folders.size_bytes(layout, address) or 0))
-
-    def _work(self, connection: Connection, target: Target, rule: Rule) -> int:
-        records, fence = 0, Fence(SESSION)
-        deadline = self._clock.monotonic_s() + self._limits.wait_s
-
-        def patiently(step: Callable[[], int]) -> int:
-            """Run a step again while others write, up to the deadline."""
-            while True:
-                try:
-                    return step()
-                except (BusyError, *sqlite.ERRORS) as error:
-                    failure = error if isinstance(error, BusyError) else sqlite.translated(error, target.path)
-                    if not isinstance(failure, BusyError) or self._clock.monotonic_s() >= deadline:
-                        raise failure from error
-                time.sleep(PAUSE_S)
-
-        while not self._stop():
-            found = patiently(lambda: upkeep.prune_journal(connection, target, rule, fence, self._clock.wall_ms()))
-            if not found:
-                break
-            records += found
-            time.sleep(PAUSE_S)
-        while not self._stop() and patiently(lambda: upkeep.give_back(connection)):
-            time.sleep(PAUSE_S)
-        upkeep.cut_log(connection)
-        return records

@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from prontodb.engine.sqlite import folders, knowledge, opening, writing
+from prontodb.engine.sqlite import folders, knowledge, upkeep, writing
 from prontodb.errors import AddressNotFoundError, BusyError, ProntoError
 from prontodb.log import event
 from prontodb.model.operation import Fence
 from prontodb.model.progress import Progress
-from prontodb.storage import connection as sqlite
 from prontodb.storage import reserve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
+    from prontodb.engine.sqlite.context import Target
     from prontodb.engine.sqlite.knowledge import Knowledge
     from prontodb.engine.sqlite.lifecycle import Lifecycle
     from prontodb.model.address import Address
     from prontodb.model.clock import Clock
     from prontodb.model.limits import Limits
+    from prontodb.storage.connection import Connection
 
 CHUNK = 1_000
-PAUSE_S = 0.01
-"""Between two chunks at one address, for those who write there."""
 SESSION = "sweep"
 """The name under which its deletions stand in the journal."""
-BUSY_TIMEOUT_MS = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,30 +104,12 @@ class Sweeping:
         return reserve.in_its_room(self._lifecycle.layout, lambda: self._swept(address))
 
     def _swept(self, address: Address) -> int:
-        """Sweep one address under its lock, which no exclusive session can hold meanwhile."""
-        swept = 0
-        with self._lifecycle.hold(address, "sweep", wait_s=0) as held:
-            connection, target = opening.open_writer(
-                self._lifecycle.layout, address, self._limits, busy_timeout_ms=BUSY_TIMEOUT_MS
-            )
-            target.lock = held.identity
-            deadline = self._clock.monotonic_s() + self._limits.wait_s
-            try:
-                while not self._stop():
-                    try:
-                        found = writing.sweep(connection, target, CHUNK, Fence(SESSION), self._clock.wall_ms())
-                    except BusyError as error:
-                        # Shared sessions write beside us; SQLite orders us among them.
-                        if self._clock.monotonic_s() >= deadline:
-                            raise sqlite.with_writer_named(error, target.path) from error
-                        time.sleep(PAUSE_S)
-                        continue
-                    swept += found
-                    if found < CHUNK:
-                        break
-                    time.sleep(PAUSE_S)
-            finally:
-                connection.close()
+        """Sweep one address in chunks, each under its lock."""
+
+        def chunk(connection: Connection, target: Target) -> int:
+            return writing.sweep(connection, target, CHUNK, Fence(SESSION), self._clock.wall_ms())
+
+        swept = upkeep.again(self._lifecycle, self._limits, self._clock, address, "sweep", chunk, self._stop)
         if swept:
             event("address.swept", address=address, entries=swept)
         return swept

@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 from prontodb.model import strict_json
 
 MAX_DIFFERENCE_S = 300.0
+MAX_NUMBER = 2**53
+"""No clock of ours comes near; past it, seconds and milliseconds no longer add up."""
 BELIEVED_AFTER_S = 86_400.0
 """A clock that was set, and has stood by it for a day, is right: somebody meant it."""
 
@@ -39,9 +41,8 @@ class Reference:
             reference = cls(**found)
             numbers = (reference.wall_ms, reference.boottime_s)
             optional = (reference.doubted_at_s, reference.doubted_wall_ms)
-            sound = all(type(number) in (int, float) for number in numbers) and all(
-                number is None or type(number) in (int, float) for number in optional
-            )
+            present = [*numbers, *(number for number in optional if number is not None)]
+            sound = all(type(number) in (int, float) and abs(number) < MAX_NUMBER for number in present)
         except (ValueError, TypeError):
             return None
         return reference if sound and isinstance(reference.boot, str) else None

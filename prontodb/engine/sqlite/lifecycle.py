@@ -373,10 +373,11 @@ class Lifecycle:
             if staged is None:
                 return None
             try:
-                return staged.replace(self._clock.wall_ms(), lambda: _step("undo.aside"))
+                kept = staged.replace(self._clock.wall_ms(), lambda: _step("undo.aside"))
             finally:
                 staged.close()
-                event("address.restore_undone", address=address)
+            event("address.restore_undone", address=address)
+            return kept
 
     def forget_kept(self, address: Address, until_ms: int | None) -> int:
         """Remove what restores of an address put aside until a moment; `BusyError` while somebody is at it."""

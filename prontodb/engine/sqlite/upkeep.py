@@ -6,17 +6,31 @@ nothing left to do, with pauses for other writers.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from prontodb.engine.sqlite import writing
+from prontodb.engine.sqlite import opening, writing
+from prontodb.errors import AddressBusyError, BusyError, ProntoError
+from prontodb.storage import connection as sqlite
 from prontodb.storage.connection import one, rows
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from prontodb.engine.sqlite.context import Target
+    from prontodb.engine.sqlite.lifecycle import Lifecycle
+    from prontodb.model.address import Address
+    from prontodb.model.clock import Clock
+    from prontodb.model.limits import Limits
     from prontodb.model.operation import Fence
     from prontodb.storage.connection import Connection
 
+T = TypeVar("T")
+
+PAUSE_S = 0.01
+"""Between two steps at one address, for those who write there."""
+BUSY_TIMEOUT_MS = 50
 JOURNAL_ROWS = 100
 """Rows of the journal, of up to 1,000 changes each, that one transaction prunes."""
 VACUUM_PAGES = 1_000
@@ -71,12 +85,81 @@ def free_bytes(connection: Connection) -> int:
 def give_back(connection: Connection) -> int:
     """Give some free pages at the end of the file back; return how many bytes. The file shrinks with the checkpoint."""
     pages = min(free_bytes(connection) // writing.PAGE_SIZE, VACUUM_PAGES)
-    if pages:
-        rows(connection, f"PRAGMA incremental_vacuum({pages:d})")
-    return pages * writing.PAGE_SIZE
+    if not pages:
+        return 0
+    before: int = one(connection, "PRAGMA freelist_count")[0]
+    rows(connection, f"PRAGMA incremental_vacuum({pages:d})")
+    after: int = one(connection, "PRAGMA freelist_count")[0]
+    return max(0, before - after) * writing.PAGE_SIZE
 
 
 def cut_log(connection: Connection) -> bool:
     """Carry the log into the keystore and cut it to nothing; False when a reader or writer is in the way."""
     busy: int = one(connection, "PRAGMA wal_checkpoint(TRUNCATE)")[0]
     return not busy
+
+
+def once(
+    lifecycle: Lifecycle,
+    limits: Limits,
+    clock: Clock,
+    address: Address,
+    purpose: str,
+    work: Callable[[Connection, Target], T],
+) -> T:
+    """Do one short step at an address under its lock, which no exclusive session can hold meanwhile; return its result.
+
+    Tries the lock once: `AddressBusyError` when somebody has it. Shared sessions write beside us, and SQLite orders us
+    among them, up to the deadline. Between two steps whoever waits for the lock gets it.
+    """
+    with lifecycle.hold(address, purpose, wait_s=0) as held:
+        connection, target = opening.open_writer(lifecycle.layout, address, limits, busy_timeout_ms=BUSY_TIMEOUT_MS)
+        target.lock = held.identity
+        deadline = clock.monotonic_s() + limits.wait_s
+        try:
+            while True:
+                try:
+                    return work(connection, target)
+                except (BusyError, *sqlite.ERRORS) as error:
+                    failure = error if isinstance(error, ProntoError) else sqlite.translated(error, target.path)
+                    if not isinstance(failure, BusyError):
+                        raise failure from error
+                    if clock.monotonic_s() >= deadline:
+                        raise sqlite.with_writer_named(failure, target.path) from error
+                time.sleep(PAUSE_S)
+        finally:
+            connection.close()
+
+
+def again(
+    lifecycle: Lifecycle,
+    limits: Limits,
+    clock: Clock,
+    address: Address,
+    purpose: str,
+    work: Callable[[Connection, Target], int],
+    stop: Callable[[], bool],
+) -> int:
+    """Do a step `once`, again as long as it returns something, with pauses; return the sum.
+
+    A command that writes in between is waited for; a session that takes the address goes on with it by itself.
+    """
+    total = 0
+    deadline = clock.monotonic_s() + limits.wait_s
+    while not stop():
+        try:
+            found = once(lifecycle, limits, clock, address, purpose, work)
+        except AddressBusyError as error:
+            by_session = any(getattr(holder, "session", None) for holder in error.holders)
+            if not total:
+                raise
+            if by_session or clock.monotonic_s() >= deadline:
+                break
+            found = 0
+        else:
+            if not found:
+                break
+            total += found
+            deadline = clock.monotonic_s() + limits.wait_s
+        time.sleep(PAUSE_S)
+    return total
