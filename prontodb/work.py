@@ -167,10 +167,14 @@ class Work:
             scope=checked_scope(user, cursor),
             full=full,
             knowledge=Knowledge(self._jobs),
+            damaged=self._damaged() if output is None else frozenset(),
             stop=stop,
         )
         report = yield from making.steps()
         return report if output is not None else (yield from self._copied_out(report, stop))
+
+    def _damaged(self) -> frozenset[str]:
+        return frozenset(check.backup for check in self.checks().values() if check.problems)
 
     def _heal(self) -> None:
         """Finish what crashes left: an address that a killed restore left without its name is not gone."""
@@ -240,8 +244,7 @@ class Work:
     def prune(self, *, dry_run: bool = False) -> Generator[Progress, None, PruneReport]:
         """Remove the backups that retention does not keep."""
         container = Container.of_root(self._layout)
-        damaged = frozenset(check.backup for check in self.checks().values() if check.problems)
-        report = yield from prune.steps(container, self.policy(), self._clock, damaged=damaged, dry_run=dry_run)
+        report = yield from prune.steps(container, self.policy(), self._clock, damaged=self._damaged(), dry_run=dry_run)
         if not dry_run and report.removed:
             self._jobs.forget_checks(report.removed)
         path = self.second_place()

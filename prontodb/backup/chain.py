@@ -99,6 +99,7 @@ def rows_before(container: Container, links: Iterable[Link], keys: Iterable[str]
             break
         with container.open(link.backup) as folder:
             if link.piece.kind == SNAPSHOT:
+                folder.check_file(link.piece.file)
                 copy = snapshot.open_copy(f"{folder.path}/{link.piece.file}")
                 try:
                     for some in pages(wanted):

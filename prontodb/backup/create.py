@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from prontodb.backup.chain import Chains, Link, never, rows_before
 from prontodb.backup.container import new_backup_id
-from prontodb.backup.manifest import FULL, INCREMENTAL, SEGMENT, SNAPSHOT, Manifest, Piece, file_name
+from prontodb.backup.manifest import FULL, INCREMENTAL, LATEST_MS, SEGMENT, SNAPSHOT, Manifest, Piece, file_name
 from prontodb.backup.segment import LineTooLongError, write
 from prontodb.engine.sqlite import folders, metadata, opening, snapshot
 from prontodb.engine.sqlite.digest import row_hash
@@ -23,6 +23,7 @@ from prontodb.errors import (
     InvalidInputError,
     ProntoError,
     StorageFullError,
+    UnavailableError,
     shown,
 )
 from prontodb.log import event
@@ -107,10 +108,12 @@ class Making:
         scope: str,
         full: bool,
         knowledge: Knowledge,
+        damaged: frozenset[str] = frozenset(),
         stop: Callable[[], bool] = never,
     ) -> None:
         self._container, self._layout, self._limits, self._clock = container, layout, limits, clock
         self._scope, self._full, self._knowledge, self._stop = scope, full, knowledge, stop
+        self._damaged = damaged
         self._busy_ms = round(limits.wait_s * 1_000)
         self._chains: Chains | None = None
         self._parent: Manifest | None = None
@@ -140,6 +143,8 @@ class Making:
             # After the newest that is here, also when the clock was set back: what is newer must look so.
             newest = next(self._container.newest_first(), None)
             now_ms = max(now_ms, 0 if newest is None else newest.created_at_ms + 1)
+            if now_ms > LATEST_MS:
+                raise UnavailableError("the clock is past the year 5138, or was; mend it")
             backup = new_backup_id(now_ms)
             try:
                 for done, (address, stamp) in enumerate(wanted, 1):
@@ -168,6 +173,8 @@ class Making:
             if manifest.scope != self._scope:
                 continue
             try:
+                if self._damaged.intersection(one.id for one in self._chains.line(manifest.id)):
+                    continue  # what is built on it could not be restored
                 self._tips = self._chains.tips(manifest.id)
             except CorruptError as error:
                 event("backup.chain_broken", backup=manifest.id, reason=str(error))

@@ -58,6 +58,7 @@ def changes_after(
                     segment = Segment(folder, later.piece.file, later.piece.raw_bytes)
                     rows = (row for row in segment.journal() if row[0] > tip.piece.revision)
                     return replay.reachable(rows, until.includes)
+                folder.check_file(later.piece.file)
                 path = f"{folder.path}/{later.piece.file}"
                 return _read(lambda: snapshot.open_copy(path), path, tip, until.includes)
         except BackupNotFoundError:

@@ -27,6 +27,9 @@ MANIFEST_FILE = "manifest.json"
 MAX_BYTES = 256 * 1024 * 1024
 """Of a manifest: half a million addresses."""
 
+LATEST_MS = 10**14
+"""The year 5138. A backup that says to be later would be the newest for ever, and no new one could be newer."""
+
 FULL, INCREMENTAL = "full", "incremental"
 SNAPSHOT, SEGMENT = "snapshot", "segment"
 ENDINGS = {SNAPSHOT: ".db", SEGMENT: ".jsonl.zst"}
@@ -171,7 +174,7 @@ def _manifest(reader: _Reader) -> Manifest:
         and len(set(addresses)) == len(addresses) == len(files)
         and all(piece.kind == SNAPSHOT for piece in manifest.pieces if manifest.kind == FULL)
     )
-    if not sound:
+    if not sound or manifest.created_at_ms > LATEST_MS:
         raise reader.wrong("it contradicts itself")
     return manifest
 

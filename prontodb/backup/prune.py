@@ -41,8 +41,10 @@ def as_kept(manifest: Manifest, damaged: frozenset[str]) -> Kept:
         created_at_ms=manifest.created_at_ms,
         parent=manifest.parent,
         good=manifest.id not in damaged,
-        holds=frozenset(piece.address for piece in manifest.pieces),
-        failed=frozenset(address for address, _ in manifest.failed),
+        # A keystore that contradicts itself is no reason to let its last sound state go.
+        holds=frozenset(piece.address for piece in manifest.pieces if not piece.faults),
+        failed=frozenset(address for address, _ in manifest.failed)
+        | {piece.address for piece in manifest.pieces if piece.faults},
     )
 
 

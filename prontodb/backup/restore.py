@@ -82,11 +82,23 @@ def choose(listing: Listing, scope: str, until: Until) -> Manifest:
             continue
         held = [link.piece for address, link in tips.items() if in_scope(Address.parse(address), scope)]
         if any(until.revision is None or piece.revision <= until.revision for piece in held):
+            if not until:
+                _refuse_unreadable(listing, manifest)
             return manifest
     whose = f"of {scope}" if scope else "of all addresses"
     when = "" if until.at_ms is None else f" from {text_of(until.at_ms)} or before"
     when += "" if until.revision is None else f" at revision {until.revision} or before"
     raise NotFoundError(f"there is no backup {whose}{when}; 'prontodb backup list' shows all")
+
+
+def _refuse_unreadable(listing: Listing, chosen: Manifest) -> None:
+    """Raise when a backup that looks newer cannot be read: an older state must not pass for the newest in silence."""
+    newer = [broken for broken in listing.unreadable if broken.id > chosen.id]
+    if newer:
+        raise CorruptError(
+            f"backup {newer[-1].id} is newer, and cannot be used: {newer[-1].reason}; to restore the one before it, "
+            f"name that: {chosen.id}"
+        )
 
 
 class Restoring:

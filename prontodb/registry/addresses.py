@@ -128,8 +128,8 @@ class AddressRegistry:
             (_INSERT, (r.address.user, r.address.cursor, r.state, r.created_at_ms, r.target)) for r in rows
         )
 
-    def created(self, address: Address, at_ms: int) -> None:
-        """Note a new address."""
+    def created(self, address: Address, at_ms: int | None) -> None:
+        """Note a new address, or when one was created."""
         self._deferrable(lambda: self.put(address, ACTIVE, at_ms))
 
     def deleting(self, address: Address) -> None:

@@ -167,6 +167,15 @@ def stage_nothing(layout: Layout, address: Address) -> Staged:
         raise
 
 
+def created_at_ms(layout: Layout, address: Address) -> int | None:
+    """Return when an address was created, as its folder says; None when it does not."""
+    try:
+        with open_root(layout.root, *layout.address_parts(address)) as folder:
+            return metadata.read(folder).created_at_ms
+    except (FileNotFoundError, ProntoError):
+        return None
+
+
 def to_trash(layout: Layout, address: Address) -> str | None:
     """Take an address away by one rename; return its name in the trash, None when there is none."""
     try:

@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     class Registrar(Protocol):
         """Who keeps the index of addresses. Its calls never raise: an index can be rebuilt, data cannot."""
 
-        def created(self, address: Address, at_ms: int) -> None:
-            """The address exists since `at_ms`."""
+        def created(self, address: Address, at_ms: int | None) -> None:
+            """The address exists since `at_ms`; None: as far as is known already."""
 
         def deleting(self, address: Address) -> None:
             """The address is about to go."""
@@ -376,6 +376,8 @@ class Lifecycle:
                 kept = staged.replace(self._clock.wall_ms(), lambda: _step("undo.aside"))
             finally:
                 staged.close()
+            if self._registrar is not None:
+                self._registrar.created(address, folders.created_at_ms(self.layout, address))
             event("address.restore_undone", address=address)
             return kept
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -26,6 +27,9 @@ _MARK = (
     "FROM meta"
 )
 _LAST_AT = "SELECT at FROM journal ORDER BY rev DESC LIMIT 1"
+
+
+_PROBE_BYTES = 1024 * 1024
 
 
 class CopyFullError(StorageFullError):
@@ -87,11 +91,31 @@ def copy_whole(
 
 
 def _of_whom(error: Exception, path: str, target: str) -> ProntoError:
-    """Translate an error of a copy: a full disk is the copy's, everything else the keystore's own."""
-    failure = sqlite.translated(error, target)
-    if isinstance(failure, StorageFullError):
+    """Translate an error of a copy: what there is no room for is the copy's, everything else the keystore's own."""
+    name = getattr(error, "sqlite_errorname", None) or ""
+    if name.startswith("SQLITE_FULL") or (name.startswith("SQLITE_IOERR") and _is_too_large(path, target)):
         return CopyFullError(f"no space left for the copy {shown(target)}; nothing was lost, make some room")
     return sqlite.translated(error, path)
+
+
+def _is_too_large(path: str, target: str) -> bool:
+    """True when no file where the copy goes may become as large: a limit or quota, which SQLite calls an I/O error."""
+    try:
+        size = os.stat(path).st_size
+        fd = os.open(os.path.dirname(target), os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600)
+    except (OSError, AttributeError):
+        return False  # gone, or a system without nameless files
+    try:
+        # Written, and not only reserved: no quota counts what is not.
+        for begin in range(0, size, _PROBE_BYTES):
+            wanted = min(_PROBE_BYTES, size - begin)
+            if os.pwrite(fd, bytes(wanted), begin) < wanted:
+                return True
+    except OSError as error:
+        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    finally:
+        os.close(fd)
+    return False
 
 
 def open_copy(path: str) -> Connection:
