@@ -109,7 +109,8 @@ class Index:
         path = f"{folder.path}/{self._file}"
         busy_ms = round(self._wait_s * 1_000)
         connection = sqlite.connect(path, mode=mode, durability="relaxed", busy_timeout_ms=busy_ms)
-        try:
+
+        def check() -> None:
             sqlite.check_format(
                 connection,
                 path,
@@ -119,13 +120,8 @@ class Index:
                 wal=mode == sqlite.READ_WRITE,
             )
             sqlite.lock_down(connection)
-        except sqlite.ERRORS as error:
-            connection.close()
-            raise sqlite.translated(error, path) from error
-        except BaseException:
-            connection.close()
-            raise
-        return connection
+
+        return sqlite.checked(connection, path, check)
 
     def _held(self, purpose: str) -> lock.HeldLock:
         return lock.acquire(

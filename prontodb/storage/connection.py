@@ -206,6 +206,19 @@ def lock_down(connection: Connection) -> None:
     connection.set_authorizer(_authorize)
 
 
+def checked(connection: Connection, path: str, check: Callable[[], None]) -> Connection:
+    """Run checks on a new connection and return it; when one raises, close it and raise our own error."""
+    try:
+        check()
+    except ERRORS as error:
+        connection.close()
+        raise translated(error, path) from error
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
 def one(connection: Connection, sql: str, parameters: tuple[object, ...] = ()) -> Any:
     """Return the first row of a query, or None; the cursor is closed at once."""
     cursor = connection.execute(sql, parameters)

@@ -259,15 +259,7 @@ def _connect(layout: Layout, address: Address, mode: str) -> Connection:
     with opening.open_folder(layout, address) as folder:
         opening.check_files(folder, address)
         connection = sqlite.connect(path, mode=mode)
-    try:
-        schema.check(connection, path, wal=False)
-    except sqlite.ERRORS as error:
-        connection.close()
-        raise sqlite.translated(error, path) from error
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+    return sqlite.checked(connection, path, lambda: schema.check(connection, path, wal=False))
 
 
 def wal_bytes(layout: Layout, address: Address) -> int:

@@ -255,20 +255,16 @@ def _checked(
     connection: Connection, path: str, found: os.stat_result, *, wal: bool = True, log_waits: bool = False
 ) -> Connection:
     """Check what was opened and lock the connection down; close it when anything is wrong."""
-    try:
+
+    def check() -> None:
         schema.check(connection, path, wal=wal)
         if log_waits:
             _check_log(connection, path, found)
         sqlite.lock_down(connection)
         if identity(path) != (found.st_dev, found.st_ino):
             raise AddressGoneError(f"{shown(path)} was replaced while it was opened; try again")
-    except sqlite.ERRORS as error:
-        connection.close()
-        raise sqlite.translated(error, path) from error
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+
+    return sqlite.checked(connection, path, check)
 
 
 _ALONE = (

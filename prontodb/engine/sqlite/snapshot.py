@@ -121,16 +121,12 @@ def _is_too_large(path: str, target: str) -> bool:
 def open_copy(path: str) -> Connection:
     """Open a whole copy for reading: nobody changes it, so no lock is taken and nothing is left beside it."""
     connection = sqlite.connect(path, mode=sqlite.IMMUTABLE)
-    try:
+
+    def check() -> None:
         schema.check(connection, path, wal=False)
         sqlite.lock_down(connection)
-    except sqlite.ERRORS as error:
-        connection.close()
-        raise sqlite.translated(error, path) from error
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+
+    return sqlite.checked(connection, path, check)
 
 
 def state_of(path: str, *, stop: Callable[[], bool] = lambda: False) -> State:
@@ -162,17 +158,13 @@ def last_change_ms(connection: Connection) -> int | None:
 def open_staged(path: str) -> Connection:
     """Open a whole copy that nobody else can see yet, to be changed; losing it to a crash loses nothing."""
     connection = sqlite.connect(path)
-    try:
+
+    def check() -> None:
         schema.check(connection, path, wal=False)
         connection.execute("PRAGMA synchronous=OFF").close()
         sqlite.lock_down(connection)
-    except sqlite.ERRORS as error:
-        connection.close()
-        raise sqlite.translated(error, path) from error
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+
+    return sqlite.checked(connection, path, check)
 
 
 def begin(staged: Connection) -> None:
