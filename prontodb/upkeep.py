@@ -167,23 +167,26 @@ class Upkeep:
         while True:
             await anyio.sleep(OWN_SWEEP_S)
             try:
-                await self._sweep_all_own()
+                if not await self._sweep_all_own():
+                    continue  # by a clock in doubt nothing goes for its age, neither
                 if self._clock.boottime_s() - compacted_at >= OWN_COMPACT_S:
                     compacted_at = self._clock.boottime_s()
                     await self._compact_own(self._live.exclusive(), CompactReport())
             except ProntoError as error:
                 event("upkeep.failed", reason=str(error))
 
-    async def _sweep_all_own(self) -> None:
+    async def _sweep_all_own(self) -> bool:
+        """Sweep what our own exclusive sessions hold; False, and nothing done, while the wall clock is in doubt."""
         wall_ms, boottime_s = self._clock.wall_ms(), self._clock.boottime_s()
         judged = trust.judge(self._reference, ourselves().boot or "", wall_ms, boottime_s)
         self._reference = judged.reference
         if judged.doubt is not None:
             event("sweep.skipped", reason=judged.doubt)
-            return
+            return False
         report = SweepReport()
         for live in self._live.exclusive():
             report = await self._sweep_own(live, report)
+        return True
 
     # Jobs
 
