@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from prontodb.doctor.findings import REPAIR, error, warning
 from prontodb.engine.sqlite import folders, inspection
+from prontodb.engine.sqlite.upkeep import WAL_BOUND_BYTES
 from prontodb.errors import BusyError, CorruptError, NewerFormatError, ProntoError
-from prontodb.model.limits import MIB
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from prontodb.model.layout import Layout
     from prontodb.model.limits import Limits
 
-WAL_BOUND_BYTES = 64 * MIB
-"""A WAL past this is not being carried into its keystore: a reader was forgotten, or its writers are gone."""
 MAX_NAMED = 10
 """Disagreements of the registry named one by one; they are healed together."""
 

@@ -39,6 +39,8 @@ class CompactReport:
     freed_bytes: int = 0
     held: int = 0
     forgotten: int = 0
+    logs: tuple[tuple[str, str], ...] = ()
+    """Addresses whose log has grown past its bound and could not be cut: each with who reads it."""
     failed: tuple[tuple[str, str], ...] = ()
 
 
@@ -76,6 +78,7 @@ class Compacting:
                     addresses=report.addresses + 1,
                     records=report.records + records,
                     freed_bytes=report.freed_bytes + freed,
+                    logs=(*report.logs, *self._log_of(address)),
                 )
             except AddressNotFoundError:
                 continue
@@ -96,6 +99,13 @@ class Compacting:
                 except ProntoError as error:
                     event("compact.failed", address=address, reason=str(error))
         return forgotten
+
+    def _log_of(self, address: Address) -> list[tuple[str, str]]:
+        held = upkeep.held_log(self._lifecycle.layout, address)
+        if held is None:
+            return []
+        event("log.held", address=address, reason=held)
+        return [(str(address), held)]
 
     def _one(self, address: Address) -> tuple[int, int]:
         """Compact one address in steps, each under its lock; return how many changes left the journal, and bytes."""

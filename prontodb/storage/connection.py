@@ -293,6 +293,16 @@ _WRITE_LOCK_BYTE = 120
 """Where in the -shm file the writer of a WAL holds its lock: https://sqlite.org/walformat.html#wal_locks"""
 
 
+_READ_LOCK_BYTES = (123, 127)
+
+
+def readers_of(path: str) -> list[str]:
+    """Return who is just reading a keystore, as far as the system tells; a reader keeps its log from being cut."""
+    from prontodb.storage.process import lock_owners
+
+    return [str(reader) for reader in lock_owners(path + "-shm", *_READ_LOCK_BYTES, "READ", "WRITE")]
+
+
 def with_writer_named(error: BusyError, path: str) -> BusyError:
     """Return a busy error that names the process which is writing now, for whoever gave up waiting for it."""
     from prontodb.storage.process import lock_owner

@@ -60,23 +60,32 @@ def _namespace() -> str | None:
 
 
 def lock_owner(path: str, byte: int) -> Process | None:
-    """Return the process that holds a record lock on a byte of a file; None when nobody does, or none can be told."""
+    """Return the process that alone holds a byte of a file; None when nobody does, or none can be told."""
+    return next(iter(lock_owners(path, byte, byte, "WRITE")), None)
+
+
+def lock_owners(path: str, first: int, last: int, *kinds: str) -> list[Process]:
+    """Return the processes that hold record locks on some of the bytes of a file; none where that cannot be told.
+
+    `kinds`: WRITE for who holds it alone, READ for who shares it.
+    """
     try:
         found = os.stat(path)
         with open(f"{PROC}/locks") as file:
             lines = file.read().splitlines()
     except OSError:
-        return None
+        return []
     place = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
+    owners: dict[int, Process] = {}
     for line in lines:
         fields = line.split()
         # "1: POSIX ADVISORY WRITE 4711 fe:00:1234 120 120"; one that waits has "->" after its number.
-        if len(fields) != 8 or fields[3] != "WRITE" or fields[5] != place:
+        if len(fields) != 8 or fields[3] not in kinds or fields[5] != place:
             continue
-        begin, end = int(fields[6]), 2**63 if fields[7] == "EOF" else int(fields[7])
-        if begin <= byte <= end and int(fields[4]) > 0:
-            return Process(int(fields[4]), start_time(int(fields[4])), program=_name_of(int(fields[4])))
-    return None
+        pid, begin, end = int(fields[4]), int(fields[6]), 2**63 if fields[7] == "EOF" else int(fields[7])
+        if begin <= last and first <= end and pid > 0:
+            owners.setdefault(pid, Process(pid, start_time(pid), program=_name_of(pid)))
+    return list(owners.values())
 
 
 def _name_of(pid: int) -> str:

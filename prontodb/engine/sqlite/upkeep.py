@@ -6,12 +6,14 @@ nothing left to do, with pauses for other writers.
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from prontodb.engine.sqlite import opening, writing
 from prontodb.errors import AddressBusyError, BusyError, ProntoError
+from prontodb.model.limits import MIB
 from prontodb.storage import connection as sqlite
 from prontodb.storage.connection import one, rows
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from prontodb.engine.sqlite.lifecycle import Lifecycle
     from prontodb.model.address import Address
     from prontodb.model.clock import Clock
+    from prontodb.model.layout import Layout
     from prontodb.model.limits import Limits
     from prontodb.model.operation import Fence
     from prontodb.storage.connection import Connection
@@ -31,6 +34,8 @@ T = TypeVar("T")
 PAUSE_S = 0.01
 """Between two steps at one address, for those who write there."""
 BUSY_TIMEOUT_MS = 50
+WAL_BOUND_BYTES = 64 * MIB
+"""A log past this is not being carried into its keystore: a reader was forgotten, or its writers are gone."""
 JOURNAL_ROWS = 100
 """Rows of the journal, of up to 1,000 changes each, that one transaction prunes."""
 VACUUM_PAGES = 1_000
@@ -97,6 +102,19 @@ def cut_log(connection: Connection) -> bool:
     """Carry the log into the keystore and cut it to nothing; False when a reader or writer is in the way."""
     busy: int = one(connection, "PRAGMA wal_checkpoint(TRUNCATE)")[0]
     return not busy
+
+
+def held_log(layout: Layout, address: Address) -> str | None:
+    """Return who keeps the log of an address from being cut, where it has grown past its bound; None else."""
+    path = layout.keystore_path(address)
+    try:
+        size = os.lstat(f"{path}-wal").st_size
+    except OSError:
+        return None
+    if size <= WAL_BOUND_BYTES:
+        return None
+    readers = ", ".join(sqlite.readers_of(path)) or "somebody who cannot be told"
+    return f"its log has grown to {size:,} bytes and cannot be cut while it is read by {readers}"
 
 
 def once(

@@ -21,7 +21,7 @@ from prontodb.storage.connection import rows
 from prontodb.work import Work
 from tests.backups import Root, finished
 from tests.checking import keystore_faults
-from tests.managing import managed
+from tests.managing import Child, managed
 from tests.sessions import holder
 from tests.unit.stores import done
 
@@ -330,3 +330,33 @@ def test_a_file_that_gives_nothing_back_is_left_as_it_is(made: Root) -> None:
         Compacting(made.lifecycle, Limits(), made.clock, rule_for=lambda _: rule, forget_before_ms=0, stop=stop).steps()
     )
     assert (report.addresses, report.failed) == (1, ())
+
+
+HELD = """
+import sys
+from prontodb.storage import connection as sqlite
+connection = sqlite.connect(sys.argv[1], mode=sqlite.READ_ONLY)
+connection.execute("BEGIN DEFERRED").close()
+connection.execute("SELECT count(*) FROM kvstore").fetchall()
+print("reading", flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_a_log_that_a_reader_keeps_from_being_cut_is_told_with_the_reader(
+    made: Root, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upkeep, "WAL_BOUND_BYTES", 10_000)
+    done(made.at("a/x").set("k", "v" * 100))
+    made.close()
+    with Child(HELD, made.layout.keystore_path(Address("a", "x"))) as reader:
+        assert reader.line() == "reading"
+        for number in range(20):
+            done(made.at("a/x").set("k", str(number) * 5_000))
+        made.close()
+        [(address, reason)] = finished(made.work.compact()).logs
+        assert address == "a/x"
+        assert f"pid {reader.process.pid}" in reason
+        reader.tell("enough")
+        reader.end()
+    assert finished(made.work.compact()).logs == ()
