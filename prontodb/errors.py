@@ -25,7 +25,7 @@ ProntoError
 ├── CompactedError           start again from a scan
 ├── OutcomeUnknownError      read, then decide
 └── UnavailableError         mend the environment
-    ├── ClosedError, AddressGoneError, ReadOnlyError
+    ├── ClosedError, AddressGoneError, ReadOnlyError, StoppedError
     ├── UnsafePathError      somebody else's, a link, or open to others
     └── UnsafeFileSystemError
 """
@@ -245,6 +245,10 @@ class ClosedError(UnavailableError):
 
 class AddressGoneError(UnavailableError):
     """The folder of an open address was renamed, removed or replaced; nothing was written."""
+
+
+class StoppedError(UnavailableError):
+    """A long work was stopped in the middle; what it had begun was taken back."""
 
 
 class ReadOnlyError(UnavailableError):

@@ -345,11 +345,14 @@ class SessionManager:
 
         return await self._upkeep.drive(steps, progress)
 
-    async def undo_restore(self, address: Address | str) -> None:
-        """Change an address with what its last restore put aside; once more, and it is as before."""
+    async def undo_restore(self, address: Address | str, *, redo: bool = False) -> None:
+        """Change an address with what its last restore put aside; once more goes one restore further back.
+
+        `redo`: with what the last undo put aside. Kept for the setting `undo_days`; then `NotFoundError`.
+        """
         wanted = as_address(address)
         await self._engine.release(wanted)
-        await self._engine.beside(lambda: self._upkeep.work.undo_restore(wanted))
+        await self._engine.beside(lambda: self._upkeep.work.undo_restore(wanted, redo=redo))
 
     async def run_job(self, name: str, *, progress: Show = None) -> JobResult:
         """Run one of the jobs now, as the schedule would: recorded, within its rules. Raises when it failed."""

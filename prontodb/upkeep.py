@@ -11,14 +11,13 @@ import anyio
 from prontodb.backup.create import BackupReport
 from prontodb.engine.sqlite.upkeep import Rule
 from prontodb.errors import BusyError, ClosedError, FencedError, InvalidInputError, ProntoError, UnavailableError
-from prontodb.jobs import plan, trust
+from prontodb.jobs import plan
 from prontodb.jobs.compact import CompactReport
 from prontodb.jobs.runner import Runner
 from prontodb.jobs.sweep import CHUNK, SweepReport
 from prontodb.log import event
 from prontodb.model.reports import ReapReport
 from prontodb.schedule.clockwork import FAILED, TIMEOUT, Skipped
-from prontodb.storage.process import ourselves
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
@@ -62,7 +61,6 @@ class Upkeep:
     ) -> None:
         self._layout, self.work, self._engine, self._live, self._book = layout, work, engine, live, book
         self._registry, self._clock = registry, clock
-        self._reference: trust.Reference | None = None
 
     async def drive(self, start: Callable[[Callable[[], bool]], Generator[Progress, None, T]], show: Show = None) -> T:
         """Run a long work a step at a time on a thread; cancelled, it ends within moments and leaves nothing behind."""
@@ -177,14 +175,13 @@ class Upkeep:
 
     async def _sweep_all_own(self) -> bool:
         """Sweep what our own exclusive sessions hold; False, and nothing done, while the wall clock is in doubt."""
-        wall_ms, boottime_s = self._clock.wall_ms(), self._clock.boottime_s()
-        judged = trust.judge(self._reference, ourselves().boot or "", wall_ms, boottime_s)
-        self._reference = judged.reference
-        if judged.doubt is not None:
-            event("sweep.skipped", reason=judged.doubt)
+        own = self._live.exclusive()
+        doubt = await self._engine.beside(self.work.check_clock, brief=True) if own else None
+        if doubt is not None:
+            event("sweep.skipped", reason=doubt)
             return False
         report = SweepReport()
-        for live in self._live.exclusive():
+        for live in own:
             report = await self._sweep_own(live, report)
         return True
 
@@ -242,14 +239,19 @@ class Upkeep:
 
     async def _verify_job(self, show: Show) -> VerifyReport:
         report = await self.drive(lambda stop: self.work.verify(stop=stop), show)
-        second = await self._engine.beside(self.work.second_place, brief=True)
-        if report.is_whole and second is not None:
+        second, where = await self._engine.beside(self.work.second_place, brief=True), ""
+        if (
+            report.is_whole
+            and second is not None
+            and (await self._engine.beside(lambda: self.work.has_backups(second)))
+        ):
             report = await self.drive(lambda stop: self.work.verify(second, stop=stop), show)
+            where = f"in the second place {second}, "
         if not report.is_whole:
             backup, problem = report.problems[0]
             more = f", and {len(report.problems) - 1} more" if len(report.problems) > 1 else ""
             way_out = "take a new one: prontodb backup create --full"
-            raise UnavailableError(f"backup {backup} is damaged: {problem}{more}; {way_out}")
+            raise UnavailableError(f"{where}backup {backup} is damaged: {problem}{more}; {way_out}")
         return report
 
     async def _prune_job(self, show: Show) -> PruneReport:

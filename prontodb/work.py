@@ -6,15 +6,18 @@ asked in the middle of long steps; closing a generator leaves nothing half done.
 
 from __future__ import annotations
 
+import json
+import os
 import random
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from prontodb.backup import prune
 from prontodb.backup.chain import Chains, never
-from prontodb.backup.container import Container
+from prontodb.backup.container import Container, new_backup_id
 from prontodb.backup.create import Making, checked_scope, in_scope
 from prontodb.backup.history import Until
+from prontodb.backup.manifest import MANIFEST_FILE, ROOT_BYTES
 from prontodb.backup.place import located, outside
 from prontodb.backup.restore import Restoring, choose
 from prontodb.backup.retention import Policy
@@ -29,10 +32,12 @@ from prontodb.jobs import plan, trust
 from prontodb.jobs.compact import Compacting
 from prontodb.jobs.sweep import Sweeping, SweepReport
 from prontodb.log import event
+from prontodb.model import strict_json
 from prontodb.model.address import Address
 from prontodb.model.layout import Layout
 from prontodb.registry import configuration
 from prontodb.registry.addresses import AddressRegistry
+from prontodb.storage.files import resolved
 from prontodb.storage.process import ourselves
 
 if TYPE_CHECKING:
@@ -50,8 +55,10 @@ if TYPE_CHECKING:
     from prontodb.registry.jobs import Check, JobRegistry
 
 DAY_MS = 86_400_000
+SECOND = "second:"
+"""Stands before the id of a backup in the second place, where what is known of it is kept."""
 NO_LIMIT = Until()
-_CLOCK_NOTE = "clock"
+_CLOCK_NOTE, _RESTORE_NOTE, _ROOT_NOTE = "clock", "restored", "root"
 
 
 class Work:
@@ -158,12 +165,15 @@ class Work:
     ) -> Generator[Progress, None, BackupReport]:
         """Back up all addresses, those of one user, or one; into the root's own backups or the folder `output`."""
         container = Container.of_root(self._layout) if output is None else outside(self._layout, output)
+        second = None if output is not None else self.second_place()  # a wrong setting is told before any work
         self._heal()
         making = Making(
             container,
             self._layout,
             self._settings.limits,
             self._clock,
+            root=self.root_id(),
+            shared=output is not None,
             scope=checked_scope(user, cursor),
             full=full,
             knowledge=Knowledge(self._jobs),
@@ -171,10 +181,13 @@ class Work:
             stop=stop,
         )
         report = yield from making.steps()
-        return report if output is not None else (yield from self._copied_out(report, stop))
+        return report if second is None else (yield from self._copied_out(report, second, stop))
 
-    def _damaged(self) -> frozenset[str]:
-        return frozenset(check.backup for check in self.checks().values() if check.problems)
+    def _damaged(self, mark: str = "") -> frozenset[str]:
+        """Return the backups that a verification found damaged: the root's own, or with `mark` those elsewhere."""
+        found = (check.backup for check in self.checks().values() if check.problems)
+        own = (name for name in found if name.startswith(mark) and (mark or ":" not in name))
+        return frozenset(name.removeprefix(mark) for name in own)
 
     def _heal(self) -> None:
         """Finish what crashes left: an address that a killed restore left without its name is not gone."""
@@ -184,28 +197,47 @@ class Work:
             except ProntoError as error:
                 event("address.not_healed", address=address, reason=str(error))
 
-    def _copied_out(self, report: BackupReport, stop: Callable[[], bool]) -> Generator[Progress, None, BackupReport]:
+    def _copied_out(
+        self, report: BackupReport, path: str, stop: Callable[[], bool]
+    ) -> Generator[Progress, None, BackupReport]:
         """Copy what the second place has not; a backup that is made stays made, whatever becomes of its copy."""
-        path = self.second_place()
-        if path is None:
-            return report
         place, there = FolderPlace(path), Container(path, by_kind=True)
         try:
             place.check_there()
             with there.hold("copy backups", wait_s=0):
-                copied = yield from copy_out(Container.of_root(self._layout), place, path, stop=stop)
+                self._remove_damaged(place, self._damaged(SECOND))
+                week_ago = new_backup_id(self._clock.wall_ms() - 7 * DAY_MS)
+                copied = yield from copy_out(
+                    Container.of_root(self._layout), place, path, abandoned_before=week_ago, stop=stop
+                )
         except ProntoError as error:
             event("backup.not_copied", place=path, reason=str(error))
             return replace(report, not_copied=str(error))
-        return replace(report, copied=copied.copied)
+        return replace(report, copied=copied.copied, not_copied="; ".join(copied.not_copied[:3]) or None)
+
+    def _remove_damaged(self, place: FolderPlace, damaged: frozenset[str]) -> None:
+        """Make room in the second place for sound copies of what was found damaged there."""
+        here = {one.id for one in Container.of_root(self._layout).list().backups}
+        again = damaged & here
+        for name in sorted(place.list(), key=lambda name: name[2] != MANIFEST_FILE) if again else ():
+            if name[1] in again:
+                place.delete(name)
+        if again:
+            self._jobs.forget_checks(tuple(SECOND + backup for backup in again))
 
     def second_place(self) -> str | None:
         """Return the folder where every backup is copied to, by the settings file; None when there is none."""
-        return plan.backups_of(configuration.section(self._layout, "backups"))[0].second_place
+        path = plan.backups_of(configuration.section(self._layout, "backups"))[0].second_place
+        return None if path is None else outside(self._layout, path).path
 
     def backups(self, place: object = None) -> Listing:
         """Return the backups in the root, or in a folder that somebody names."""
         return located(self._layout, place)[1]
+
+    def has_backups(self, place: str) -> bool:
+        """True when there is any backup in a folder, readable or not."""
+        listing = Container(place, by_kind=True).list()
+        return bool(listing.backups or listing.unreadable)
 
     def find_backup(self, reference: object) -> Manifest:
         """Return one backup: by its id, the beginning of it or its path, or the newest in a folder of backups."""
@@ -227,14 +259,45 @@ class Work:
     ) -> Generator[Progress, None, VerifyReport]:
         """Test backups: their files against their manifests, and by putting states together again."""
         container, listing, manifest = located(self._layout, reference)
-        verifying = Verifying(container, listing, only=manifest, rng=random.Random(), stop=stop)  # noqa: S311
+        mark = self._mark_of(container)
+        suspects = frozenset() if mark is None else self._damaged(mark)
+        rng = random.Random()  # noqa: S311 - a choice, no secret
+        verifying = Verifying(container, listing, only=manifest, suspects=suspects, rng=rng, stop=stop)
         report = yield from verifying.steps()
-        if container.path == Container.of_root(self._layout).path:
-            results: dict[str, list[str]] = {backup: [] for backup in report.backups}
+        if mark is not None:
+            # Who only had a look at the files does not take back what a trial has found.
+            results: dict[str, list[str]] = {
+                mark + backup: [] for backup in report.backups if backup in report.tried or backup not in suspects
+            }
             for backup, problem in report.problems:
-                results.setdefault(backup, []).append(problem)
+                results.setdefault(mark + backup, []).append(problem)
             self._jobs.checked(results, self._clock.wall_ms())
         return report
+
+    def root_id(self) -> str:
+        """Return what tells this root's backups from those of others in a shared place: random, made when first asked.
+
+        Lost with the index of jobs, a new one is made: in shared places the next backup begins anew.
+        """
+        try:
+            found = self._jobs.notes().get(_ROOT_NOTE, "")
+            if len(found) == 2 * ROOT_BYTES and bytes.fromhex(found).hex() == found:
+                return found
+        except (ProntoError, ValueError) as error:
+            event("registry.deferred", reason=str(error))
+        root = os.urandom(ROOT_BYTES).hex()
+        try:
+            self._jobs.note(_ROOT_NOTE, root)
+        except ProntoError as error:
+            event("registry.deferred", reason=str(error))
+        return root
+
+    def _mark_of(self, container: Container) -> str | None:
+        """Return what stands before the ids of a container's backups in the index of checks; None for one elsewhere."""
+        if container.path == Container.of_root(self._layout).path:
+            return ""
+        second = self.second_place()
+        return SECOND if second is not None and container.path == resolved(second) else None
 
     def policy(self) -> Policy:
         """Return what retention keeps, by the settings file."""
@@ -252,8 +315,16 @@ class Work:
             return report
         try:
             FolderPlace(path).check_there()
+            there, damaged = Container(path, by_kind=True), self._damaged(SECOND)
+            root, here = self.root_id(), set(report.kept) | set(report.removed)
+            # Other roots may keep theirs there, too.
             second = yield from prune.steps(
-                Container(path, by_kind=True), self.policy(), self._clock, damaged=frozenset(), dry_run=dry_run
+                there,
+                self.policy(),
+                self._clock,
+                damaged=damaged,
+                dry_run=dry_run,
+                ours=lambda one: one.root == root or one.id in here,
             )
         except ProntoError as error:
             return replace(report, not_pruned=str(error))
@@ -277,23 +348,39 @@ class Work:
         container, listing, manifest = located(self._layout, reference)
         if until.revision is not None and "/" not in scope:
             raise InvalidInputError("a revision is one address's: name the user and the cursor")
+        newest = manifest is None
         if manifest is None:
+            listing = self._of_one_root(container, listing)
             manifest = choose(listing, scope, until)
         elif until:
             raise InvalidInputError("name a backup, or a moment or revision, not both")
         lifecycle = self._lifecycle if into is None else self._elsewhere(into)
-        return Restoring(
+        restoring = Restoring(
             container,
             listing,
             manifest,
             lifecycle,
             self._clock,
             scope=scope,
+            newest=newest,
             source=self._layout,
             target=target,
             until=until,
             stop=stop,
         )
+        if into is None:
+            restoring.remember = self._remember_restore
+        return restoring
+
+    def _of_one_root(self, container: Container, listing: Listing) -> Listing:
+        """Return the backups of one root where those of several lie together: this one's, else there must be one."""
+        roots = {one.root for one in listing.backups}
+        if len(roots) < 2 or container.path == Container.of_root(self._layout).path:
+            return listing
+        own = self.root_id()
+        if own not in roots:
+            raise InvalidInputError(f"backups of {len(roots)} roots lie in {container.path}; name the one to restore")
+        return replace(listing, backups=tuple(one for one in listing.backups if one.root == own))
 
     def _elsewhere(self, root: str) -> Lifecycle:
         layout = Layout(root)
@@ -307,12 +394,37 @@ class Work:
             unsafe_file_system=self._settings.unsafe_file_system,
         )
 
-    def undoable(self, user: str | None = None, cursor: str | None = None) -> list[Address]:
-        """Return the addresses of which something is kept that a restore has put aside."""
-        scope = checked_scope(user, cursor)
-        return sorted({address for address, _ in folders.all_kept(self._layout) if in_scope(address, scope)})
+    def undoable(self, user: str | None = None, cursor: str | None = None, *, redo: bool = False) -> list[Address]:
+        """Return the addresses at which something can be undone, or done again: all in a scope.
 
-    def undo_restore(self, address: Address) -> None:
-        """Change an address with what its last restore put aside; `NotFoundError` when there is nothing."""
-        if self._lifecycle.undo_restore(address) is None:
-            raise NotFoundError(f"there is nothing to undo at {address}: no restore of it is kept (see undo_days)")
+        Without a user only those of the last restore that have not been undone since.
+        """
+        scope = checked_scope(user, cursor)
+        kept = [(address, name) for address, name in folders.all_kept(self._layout) if folders.is_undone(name) == redo]
+        if user is None and not redo:
+            last = self._last_restore()
+            return sorted(address for address, name in kept if last.get(str(address)) == name)
+        return sorted({address for address, _ in kept if in_scope(address, scope)})
+
+    def _last_restore(self) -> dict[str, object]:
+        try:
+            found = strict_json.loads(self._jobs.notes().get(_RESTORE_NOTE, "{}"))
+        except (ProntoError, ValueError) as error:
+            event("registry.deferred", reason=str(error))
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def _remember_restore(self, kept: dict[str, str]) -> None:
+        try:
+            self._jobs.note(_RESTORE_NOTE, json.dumps(kept))
+        except ProntoError as error:
+            event("registry.deferred", reason=str(error))
+
+    def undo_restore(self, address: Address, *, redo: bool = False) -> None:
+        """Change an address with what its last restore (or with `redo` its last undo) put aside; else `NotFoundError`.
+
+        Once more goes one restore further back.
+        """
+        if not self._lifecycle.undo_restore(address, redo=redo):
+            what = "do again" if redo else "undo"
+            raise NotFoundError(f"there is nothing to {what} at {address}: nothing is kept for it (see undo_days)")

@@ -11,7 +11,8 @@ from prontodb.backup.segment import Segment, pages
 from prontodb.engine.sqlite import snapshot
 from prontodb.engine.sqlite.digest import Digest, digest_of, hashes_of, row_hash
 from prontodb.engine.sqlite.increment import Writing
-from prontodb.errors import BackupNotFoundError, CorruptError, UnavailableError
+from prontodb.engine.sqlite.transactions import entry_of
+from prontodb.errors import BackupNotFoundError, CorruptError, StoppedError
 from prontodb.storage import connection as sqlite
 from prontodb.storage.files import NewFile
 
@@ -113,6 +114,7 @@ def rows_before(container: Container, links: Iterable[Link], keys: Iterable[str]
                 if key in wanted:
                     wanted.discard(key)
                     if row is not None:
+                        entry_of(row)  # what rotted must not go into what is said of later backups
                         found[key] = row_hash(row)
     return found
 
@@ -150,7 +152,7 @@ def put_together(
             _compare(link, digest, snapshot.mark_of(staged)[0])
             each(link)
             if stop():
-                raise UnavailableError("the work was stopped")
+                raise StoppedError("the work was stopped")
         snapshot.end(staged, path)
         _compare(links[-1], digest_of(staged, stop), snapshot.mark_of(staged)[0])
         return digest

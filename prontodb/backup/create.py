@@ -22,6 +22,7 @@ from prontodb.errors import (
     InvalidAddressError,
     InvalidInputError,
     ProntoError,
+    StoppedError,
     StorageFullError,
     UnavailableError,
     shown,
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 
 MAX_SEGMENT_CHANGES = 250_000
 """Past this many changes a whole copy is quicker, and takes no memory for their keys."""
-MAX_LINKS = 200
+MAX_LINKS = 100
 """Segments that one snapshot carries, so that putting a chain together keeps a bound."""
 LEAST_CHAIN_BYTES = 4 * 1024 * 1024
 """Segments of one address together may unpack to as much as its snapshot, or to this if that is less."""
@@ -96,7 +97,10 @@ def in_scope(address: Address, scope: str) -> bool:
 
 
 class Making:
-    """One run that makes one backup. `steps` does the work, an address each step."""
+    """One run that makes one backup. `steps` does the work, an address each step.
+
+    `root` is the root's id; in a container that is `shared` with other roots only its own backups are built on.
+    """
 
     def __init__(
         self,
@@ -105,6 +109,8 @@ class Making:
         limits: Limits,
         clock: Clock,
         *,
+        root: str,
+        shared: bool,
         scope: str,
         full: bool,
         knowledge: Knowledge,
@@ -113,7 +119,7 @@ class Making:
     ) -> None:
         self._container, self._layout, self._limits, self._clock = container, layout, limits, clock
         self._scope, self._full, self._knowledge, self._stop = scope, full, knowledge, stop
-        self._damaged = damaged
+        self._damaged, self._root, self._shared = damaged, root, shared
         self._busy_ms = round(limits.wait_s * 1_000)
         self._chains: Chains | None = None
         self._parent: Manifest | None = None
@@ -170,7 +176,7 @@ class Making:
             return
         self._chains = Chains(self._container.find)
         for manifest in self._container.newest_first():
-            if manifest.scope != self._scope:
+            if manifest.scope != self._scope or (self._shared and manifest.root != self._root):
                 continue
             try:
                 if self._damaged.intersection(one.id for one in self._chains.line(manifest.id)):
@@ -205,7 +211,8 @@ class Making:
         except ProntoError as error:
             if not folders.exists(self._layout, address):
                 return  # deleted at this moment
-            if isinstance(error, snapshot.CopyFullError):
+            # Never said of the address: the backup's disk is full, or somebody stops the whole of it.
+            if isinstance(error, snapshot.CopyFullError | StoppedError) or self._stop():
                 raise
             self._failed.append((name, str(error)))
             event("backup.failed", address=address, reason=str(error))
@@ -355,6 +362,7 @@ class Making:
         staged = self._staging(backup)
         manifest = Manifest(
             id=backup,
+            root=self._root,
             kind=self._kind,
             scope=self._scope,
             parent=None if self._parent is None else self._parent.id,

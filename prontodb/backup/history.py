@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from prontodb.backup.manifest import SEGMENT, SNAPSHOT
 from prontodb.backup.segment import Segment
-from prontodb.engine.sqlite import opening, replay, snapshot
-from prontodb.engine.sqlite.increment import Reading
-from prontodb.errors import AddressNotFoundError, BackupNotFoundError, CorruptError, InvalidInputError, shown
+from prontodb.engine.sqlite import folders, opening, replay, snapshot
+from prontodb.engine.sqlite.increment import Reading, Walk
+from prontodb.errors import (
+    AddressNotFoundError,
+    BackupNotFoundError,
+    CorruptError,
+    InvalidInputError,
+    UnavailableError,
+    shown,
+)
+from prontodb.model.layout import KEYSTORE_FILE
 from prontodb.storage import connection as sqlite
 
 if TYPE_CHECKING:
@@ -17,9 +26,11 @@ if TYPE_CHECKING:
 
     from prontodb.backup.chain import Link
     from prontodb.backup.container import Container, Listing
+    from prontodb.backup.manifest import Piece
     from prontodb.engine.sqlite.increment import JournalRow
     from prontodb.model.address import Address
     from prontodb.model.layout import Layout
+    from prontodb.storage.connection import Connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,52 +61,63 @@ def changes_after(
     """Return the commits after a piece of an address up to a point; none where their values are not kept."""
     if not until:
         return []
-    later = _later(listing, tip)
-    if later is not None:
+    best: list[JournalRow] = []
+    for source in _sources(container, listing, layout, address, tip, busy_ms):
         try:
-            with container.open(later.backup) as folder:
-                if later.piece.kind == SEGMENT:
-                    segment = Segment(folder, later.piece.file, later.piece.raw_bytes)
-                    rows = (row for row in segment.journal() if row[0] > tip.piece.revision)
-                    return replay.reachable(rows, until.includes)
-                folder.check_file(later.piece.file)
-                path = f"{folder.path}/{later.piece.file}"
-                return _read(lambda: snapshot.open_copy(path), path, tip, until.includes)
-        except BackupNotFoundError:
-            return []  # being pruned
-    path = layout.keystore_path(address)
-    try:
-        return _read(
-            lambda: opening.open_reader(layout, address, busy_timeout_ms=busy_ms)[0], path, tip, until.includes
-        )
-    except (AddressNotFoundError, CorruptError):
-        return []  # a lost or damaged keystore has nothing to add
+            found = replay.reachable(source, until.includes)
+        except (BackupNotFoundError, CorruptError):
+            continue  # being pruned, or damaged: what it adds cannot be told
+        # After a restore there are several lines of history; of two, the one that comes nearest.
+        if found and (not best or (found[-1][2], found[-1][0]) > (best[-1][2], best[-1][0])):
+            best = found
+    return best
 
 
-def _read(
-    connect: Callable[[], sqlite.Connection], path: str, tip: Link, wanted: Callable[[JournalRow], bool]
-) -> list[JournalRow]:
-    connection = connect()
+def _sources(
+    container: Container, listing: Listing, layout: Layout, address: Address, tip: Link, busy_ms: int
+) -> Iterator[Iterator[JournalRow]]:
+    """Yield what follows a place in the history wherever that is told: the live keystore, those put aside, backups."""
+    yield _of_keystore(lambda: opening.open_reader(layout, address, busy_timeout_ms=busy_ms)[0], tip)
+    for name in folders.kept(layout, address):
+        path = layout.path(*layout.user_parts(address.user), name, KEYSTORE_FILE)
+        yield _of_keystore(partial(snapshot.open_aside, path), tip)
+    for manifest in listing.backups:
+        for piece in manifest.pieces:
+            begins = piece.floor if piece.kind == SNAPSHOT else piece.since
+            if piece.address == tip.piece.address and begins <= tip.piece.revision < piece.revision:
+                yield _of_piece(container, manifest.id, piece, tip)
+
+
+def _of_keystore(connect: Callable[[], Connection], tip: Link) -> Iterator[JournalRow]:
     try:
-        reading = Reading(connection, tip.piece.mark)
-        return replay.reachable(reading.journal(), wanted) if reading.goes_on else []
+        connection = connect()
+    except (AddressNotFoundError, UnavailableError):
+        return
+    try:
+        now, _ = snapshot.mark_of(connection)
+        # By the chain alone: what was restored is another keystore with the same history.
+        reading = Reading(connection, replace(tip.piece.mark, incarnation=now.incarnation))
+        if reading.goes_on:
+            yield from reading.journal()
     except sqlite.ERRORS as error:
-        raise sqlite.translated(error, path) from error
+        raise CorruptError(f"the journal of {tip.piece.address} cannot be read") from error
     finally:
         connection.close()
 
 
-def _later(listing: Listing, tip: Link) -> Link | None:
-    """Return the next piece of the same keystore in any backup, if its journal reaches back to this one."""
-    from prontodb.backup.chain import Link
+def _of_piece(container: Container, backup: str, piece: Piece, tip: Link) -> Iterator[JournalRow]:
+    with container.open(backup) as folder:
+        if piece.kind == SEGMENT:
+            rows = Segment(folder, piece.file, piece.raw_bytes).journal()
+            yield from _following(tip, (row for row in rows if row[0] > tip.piece.revision))
+            return
+        folder.check_file(piece.file)
+        yield from _of_keystore(partial(snapshot.open_copy, f"{folder.path}/{piece.file}"), tip)
 
-    def found() -> Iterator[Link]:
-        for manifest in listing.backups:
-            for piece in manifest.pieces:
-                if piece.address != tip.piece.address or piece.incarnation != tip.piece.incarnation:
-                    continue
-                begins = piece.floor if piece.kind == SNAPSHOT else piece.since
-                if begins <= tip.piece.revision < piece.revision:
-                    yield Link(manifest.id, piece)
 
-    return min(found(), key=lambda link: link.piece.revision, default=None)
+def _following(tip: Link, rows: Iterator[JournalRow]) -> Iterator[JournalRow]:
+    """Yield rows as long as they follow from the end of a piece; `CorruptError` where they do not."""
+    walk = Walk(tip.piece.mark)
+    for row in rows:
+        walk.step(row)
+        yield row

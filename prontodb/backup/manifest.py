@@ -27,6 +27,7 @@ MANIFEST_FILE = "manifest.json"
 MAX_BYTES = 256 * 1024 * 1024
 """Of a manifest: half a million addresses."""
 
+ROOT_BYTES = 8
 LATEST_MS = 10**14
 """The year 5138. A backup that says to be later would be the newest for ever, and no new one could be newer."""
 
@@ -86,7 +87,9 @@ class Piece:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """One backup. `scope` is whose it is: '' everybody's, else a user, else an address.
+    """One backup. `root` is random and the same for all backups of a root.
+
+    `scope` is whose it is: '' everybody's, else a user, else an address.
 
     An incremental backup holds pieces of what changed since `parent`; the other addresses are as they were there, but
     for those that are `gone`. `failed` are those that could not be read, with the reason: they, too, are as they were
@@ -94,6 +97,7 @@ class Manifest:
     """
 
     id: str
+    root: str
     kind: str
     scope: str
     parent: str | None
@@ -152,6 +156,7 @@ def _manifest(reader: _Reader) -> Manifest:
     failed = [reader.texts(item, 2) for item in reader.items("failed")]
     manifest = Manifest(
         id=reader.text("id"),
+        root=reader.hexadecimal("root", ROOT_BYTES),
         kind=reader.choice("kind", (FULL, INCREMENTAL)),
         scope=reader.text("scope"),
         parent=reader.maybe_text("parent"),
@@ -171,12 +176,22 @@ def _manifest(reader: _Reader) -> Manifest:
         is_backup_id(manifest.id)
         and all(parent is None or is_backup_id(parent) for parent in parents)
         and (manifest.parent is None) == (manifest.kind == FULL)
+        and _is_scope(manifest.scope)
+        and all(_is_scope(name, whole=True) for name in (*manifest.gone, *(name for name, _ in manifest.failed)))
         and len(set(addresses)) == len(addresses) == len(files)
         and all(piece.kind == SNAPSHOT for piece in manifest.pieces if manifest.kind == FULL)
     )
     if not sound or manifest.created_at_ms > LATEST_MS:
         raise reader.wrong("it contradicts itself")
     return manifest
+
+
+def _is_scope(text: str, *, whole: bool = False) -> bool:
+    """True for a user or an address, and unless `whole` for the empty text, which is everybody."""
+    try:
+        return (text == "" and not whole) or bool(Address.parse(text))
+    except InvalidAddressError:
+        return False
 
 
 def _piece(reader: _Reader) -> Piece:

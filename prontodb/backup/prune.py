@@ -10,7 +10,7 @@ from prontodb.backup.retention import Kept, Policy, to_remove
 from prontodb.model.progress import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Callable, Generator, Mapping
 
     from prontodb.backup.container import Container
     from prontodb.model.clock import Clock
@@ -49,24 +49,39 @@ def as_kept(manifest: Manifest, damaged: frozenset[str]) -> Kept:
 
 
 def steps(
-    container: Container, policy: Policy, clock: Clock, *, damaged: frozenset[str], dry_run: bool
+    container: Container,
+    policy: Policy,
+    clock: Clock,
+    *,
+    damaged: frozenset[str],
+    dry_run: bool,
+    ours: Callable[[Manifest], bool] = lambda _: True,
 ) -> Generator[Progress, None, PruneReport]:
     """Remove what the policy does not keep; yields after each. `damaged` are backups that a verification found so.
+
+    Backups that are not `ours` are neither counted nor touched.
 
     Raises `BusyError` while somebody else writes in the container.
     """
     if dry_run:
-        return (yield from _steps(container, policy, clock, damaged, dry_run=True))
+        return (yield from _steps(container, policy, clock, damaged, ours, dry_run=True))
     with container.hold("prune backups", wait_s=0):
-        return (yield from _steps(container, policy, clock, damaged, dry_run=False))
+        return (yield from _steps(container, policy, clock, damaged, ours, dry_run=False))
 
 
 def _steps(
-    container: Container, policy: Policy, clock: Clock, damaged: frozenset[str], *, dry_run: bool
+    container: Container,
+    policy: Policy,
+    clock: Clock,
+    damaged: frozenset[str],
+    ours: Callable[[Manifest], bool],
+    *,
+    dry_run: bool,
 ) -> Generator[Progress, None, PruneReport]:
     listing = container.list()
-    sizes = {one.id: one.size_bytes for one in listing.backups}
-    kept = [as_kept(one, damaged) for one in listing.backups]
+    found = [one for one in listing.backups if ours(one)]
+    sizes = {one.id: one.size_bytes for one in found}
+    kept = [as_kept(one, damaged) for one in found]
     verdict = to_remove(kept, len(listing.unreadable), clock.wall_ms(), policy)
     freed = 0
     for done, backup in enumerate(verdict.remove, 1):

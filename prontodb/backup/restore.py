@@ -102,7 +102,10 @@ def _refuse_unreadable(listing: Listing, chosen: Manifest) -> None:
 
 
 class Restoring:
-    """One restore into one root. `steps` does the work: first all files are read, then address by address."""
+    """One restore into one root. `steps` does the work: first all files are read, then address by address.
+
+    `newest`: the newest state there is, wherever that is, of addresses that the backup itself could not read.
+    """
 
     def __init__(
         self,
@@ -114,20 +117,52 @@ class Restoring:
         *,
         scope: str,
         source: Layout,
+        newest: bool = False,
         target: Address | None = None,
         until: Until,
         stop: Callable[[], bool] = never,
     ) -> None:
         self._container, self._listing, self._lifecycle, self._clock = container, listing, lifecycle, clock
         self._manifest, self._source, self._until, self.stop = manifest, source, until, stop
+        self.remember: Callable[[dict[str, str]], None] = lambda _: None
+        """Called at the end with what was put aside, by address: what an undo without a name is for."""
         chains = Chains.of(listing)
-        tips = sorted((Address.parse(name), link) for name, link in chains.tips(manifest.id).items())
-        wanted = [(address, chains.links(tip)) for address, tip in tips if in_scope(address, scope)]
+        tips = chains.tips(manifest.id)
+        self._lost: list[tuple[str, str]] = []
+        if newest:
+            tips |= self._from_older(chains, tips)
+        else:
+            self._lost += [(name, reason) for name, reason in manifest.failed if name not in tips]
+        addresses = sorted((Address.parse(name), link) for name, link in tips.items())
+        wanted = [(address, chains.links(tip)) for address, tip in addresses if in_scope(address, scope)]
+        self._lost = [(name, reason) for name, reason in self._lost if scope in ("", name, name.partition("/")[0])]
         if not wanted:
             raise NotFoundError(f"backup {manifest.id} holds nothing of {shown(scope)}; see 'prontodb backup show'")
         if target is not None and len(wanted) != 1:
             raise InvalidInputError(f"{len(wanted)} addresses cannot become one: name a user and a cursor")
         self._wanted = [(address, target or address, links) for address, links in wanted]
+
+    def _from_older(self, chains: Chains, tips: dict[str, Link]) -> dict[str, Link]:
+        """Return the last good state of addresses that could not be read when the newest backup was made."""
+        found: dict[str, Link] = {}
+        older = [one for one in self._listing.backups if one.created_at_ms < self._manifest.created_at_ms]
+        for name, reason in self._manifest.failed:
+            before = len(found)
+            if any(name in (address, address.partition("/")[0]) for address in tips):
+                continue  # as it was in what this backup builds on
+            for manifest in reversed(older):
+                try:
+                    held = chains.tips(manifest.id)
+                except CorruptError:
+                    continue
+                # A user's name alone: their whole folder could not be read.
+                ours = {a: link for a, link in held.items() if name in (a, a.partition("/")[0]) and a not in tips}
+                if ours:
+                    found |= ours
+                    break
+            if len(found) == before:
+                self._lost.append((name, f"it could not be read when the backup was made: {reason}"))
+        return found
 
     @property
     def backup(self) -> str:
@@ -156,6 +191,7 @@ class Restoring:
         touched. An address that fails later stays as it was, and the others go on.
         """
         begun = perf_counter()
+        self._kept: dict[str, str] = {}
         files = {(link.backup, link.piece.file): link for _, _, links in self._wanted for link in links}
         total = len(files) + len(self._wanted)
         size = sum(link.piece.size_bytes for link in files.values())
@@ -166,7 +202,7 @@ class Restoring:
             read, done = read + link.piece.size_bytes, done + 1
             yield Progress(what=f"testing {link.piece.file}", done=done, total=total, done_bytes=read, total_bytes=size)
         restored: list[Restored] = []
-        failed: list[tuple[str, str]] = []
+        failed = list(self._lost)
         for address, target, links in self._wanted:
             try:
                 restored.append(self._one(address, target, links))
@@ -176,6 +212,7 @@ class Restoring:
                     raise
             done += 1
             yield Progress(what=str(target), done=done, total=total, done_bytes=read, total_bytes=size)
+        self.remember(self._kept)
         return RestoreReport(
             backup=self._manifest.id,
             restored=tuple(restored),
@@ -236,6 +273,8 @@ class Restoring:
             return created_at_ms
 
         kept = self._lifecycle.restore(target, build)
+        if kept is not None:
+            self._kept[str(target)] = kept
         return Restored(
             address=address,
             target=target,

@@ -136,22 +136,29 @@ class CopyOutReport:
     place: str
     copied: tuple[str, ...] = ()
     size_bytes: int = 0
+    not_copied: tuple[str, ...] = ()
+    """What is damaged here, and was not put there."""
 
 
 def copy_out(
-    container: Container, place: Place, where: str, *, stop: Callable[[], bool] = never
+    container: Container,
+    place: Place,
+    where: str,
+    *,
+    abandoned_before: str = "",
+    stop: Callable[[], bool] = never,
 ) -> Generator[Progress, None, CopyOutReport]:
     """Copy every backup that the place has not, parents before their children; yields after each file.
 
-    What an interrupted copy left of backups that are gone here is removed. Raises `CorruptError` for a file that is not
-    as its manifest says: it is not put there.
+    A file that is not as its manifest says is not put there, and the report says so.
     """
     listing, there = container.list(), place.list()
-    _forget_half(place, there, {one.id for one in listing.backups})
+    _forget_half(place, there, {one.id for one in listing.backups}, abandoned_before)
     missing = [one for one in listing.backups if (one.kind, one.id, MANIFEST_FILE) not in there]
     total = sum(len(one.pieces) + 1 for one in missing)
     size = sum(one.size_bytes for one in missing)
     copied: list[str] = []
+    damaged: list[CorruptError] = []
     done = moved = 0
     for manifest in missing:
         try:
@@ -162,15 +169,21 @@ def copy_out(
                     break
         except BackupNotFoundError:
             continue  # pruned at this moment
+        except CorruptError as error:
+            damaged.append(error)  # the others are wanted there all the same
+            continue
         copied.append(manifest.id)
         event("backup.copied", backup=manifest.id, place=where)
-    return CopyOutReport(place=where, copied=tuple(copied), size_bytes=moved)
+    return CopyOutReport(
+        place=where, copied=tuple(copied), size_bytes=moved, not_copied=tuple(str(error) for error in damaged)
+    )
 
 
-def _forget_half(place: Place, there: dict[Name, int], known: set[str]) -> None:
+def _forget_half(place: Place, there: dict[Name, int], known: set[str], before: str) -> None:
+    """Remove what interrupted copies left of backups that are gone here, and so old that no other root is at them."""
     whole = {(kind, backup) for kind, backup, file in there if file == MANIFEST_FILE}
     for name in there:
-        if name[:2] not in whole and name[1] not in known:
+        if name[:2] not in whole and name[1] not in known and name[1] < before:
             place.delete(name)
 
 

@@ -35,6 +35,8 @@ class VerifyReport:
     files: int
     size_bytes: int
     trials: int
+    tried: tuple[str, ...]
+    """The backups of which every state was put together; of the others only the files were read."""
     problems: tuple[tuple[str, str], ...]
     seconds: float
 
@@ -50,7 +52,10 @@ class VerifyReport:
 
 
 class Verifying:
-    """One verification. `only` names one backup, tried whole; None: all, of which some are tried (`rng` picks one)."""
+    """One verification. `only` names one backup, tried whole; None: all of them.
+
+    Of all, some are tried: the newest of each scope, `suspects`, and one that `rng` picks.
+    """
 
     def __init__(
         self,
@@ -59,11 +64,13 @@ class Verifying:
         *,
         only: Manifest | None,
         rng: Random,
+        suspects: frozenset[str] = frozenset(),
         stop: Callable[[], bool] = never,
     ) -> None:
         self._container, self._listing, self._rng, self._stop = container, listing, rng, stop
         self._chains = Chains.of(listing)
-        self._only = only
+        self._only, self._suspects = only, suspects
+        self._chosen: list[str] = []
         self._problems: list[tuple[str, str]] = []
 
     def steps(self) -> Generator[Progress, None, VerifyReport]:
@@ -92,6 +99,7 @@ class Verifying:
             files=files,
             size_bytes=read,
             trials=tried,
+            tried=tuple(dict.fromkeys(self._chosen)),
             problems=tuple(dict.fromkeys(self._problems)),
             seconds=perf_counter() - begun,
         )
@@ -109,10 +117,14 @@ class Verifying:
     def _trials(self, backups: list[Manifest]) -> list[Link]:
         """Return whose states are put together: those of one backup, or of the newest of each scope and of one more."""
         if self._only is not None:
+            self._chosen = [self._only.id]
             return self._tips(self._only)
         newest = {one.scope: one for one in self._listing.backups}
         older = [one for one in backups if one.id not in {new.id for new in newest.values()}]
-        chosen = [*newest.values(), *([self._rng.choice(older)] if older else [])]
+        # Whatever was found damaged before is looked at as closely again.
+        suspects = [one for one in older if one.id in self._suspects]
+        chosen = [*newest.values(), *suspects, *([self._rng.choice(older)] if older else [])]
+        self._chosen = [one.id for one in chosen]
         found = {(tip.backup, tip.piece.address): tip for one in chosen for tip in self._tips(one)}
         return list(found.values())
 

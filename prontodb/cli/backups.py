@@ -120,7 +120,7 @@ def do_backup_create(args: Args) -> int:
     if cursor is not None and user is None:
         raise args.usage_error("--cursor goes with --user")
     work = Place(args).work().backup(full=args.flag("--full"), user=user, cursor=cursor, output=args.text("--output"))
-    report = run(work, args, "address", "backup")
+    report = run(work, args, "addresses", "backup")
     if args.flag("--json"):
         output.json_line(_as_dict(report))
     elif report.id is not None:
@@ -197,6 +197,7 @@ def _list(args: Args, place: str | None) -> int:
 def _summary(manifest: Manifest) -> dict[str, object]:
     return {
         "id": manifest.id,
+        "root": manifest.root,
         "kind": manifest.kind,
         "scope": manifest.scope,
         "parent": manifest.parent,
@@ -255,7 +256,7 @@ def do_backup_verify(args: Args) -> int:
     """Test backups."""
     from dataclasses import asdict
 
-    report = run(Place(args).work().verify(args.maybe("BACKUP")), args, "file", "verify")
+    report = run(Place(args).work().verify(args.maybe("BACKUP")), args, "files and trials", "verify")
     if args.flag("--json"):
         output.json_line(asdict(report) | {"whole": report.is_whole})
     else:
@@ -265,7 +266,7 @@ def do_backup_verify(args: Args) -> int:
         tables.counted(number, what)
         for number, what in ((len(report.backups), "backup"), (report.files, "file"), (report.trials, "trial"))
     )
-    verdict = "all whole" if report.is_whole else "damaged"
+    verdict = "damaged" if not report.is_whole else "all whole" if report.backups else "there is no backup to verify"
     took = duration_text(report.seconds)
     output.note(f"{looked_at} (put together and compared), {size_text(report.size_bytes)} in {took}: {verdict}")
     return DONE if report.is_whole else ERROR
@@ -276,7 +277,7 @@ def do_backup_prune(args: Args) -> int:
     from dataclasses import asdict
 
     dry_run = args.flag("--dry-run")
-    report = run(Place(args).work().prune(dry_run=dry_run), args, "backup", "prune")
+    report = run(Place(args).work().prune(dry_run=dry_run), args, "backups", "prune")
     if args.flag("--json"):
         output.json_line(asdict(report))
     else:

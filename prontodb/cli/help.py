@@ -59,6 +59,7 @@ _MEANING = {
     "--revision": "the address as it was at this revision",
     "--into": "restore into another root, made when missing",
     "--undo": "bring back what a restore has put aside",
+    "--redo": "take an undo back",
     "--limit": "this many at most",
     "--trust-clock": "the wall clock is right now, however it was set: sweep by it",
 }

@@ -181,7 +181,7 @@ def do_jobs_once(args: Args) -> int:
         from prontodb.jobs.runner import as_fields
 
         async with open_manager(place.layout.root, settings=place.settings) as manager:
-            with Shown(name, "step", quiet=args.flag("--quiet")) as progress:
+            with Shown(name, "steps", quiet=args.flag("--quiet")) as progress:
                 ended = await manager.run_job(name, progress=progress.update)
         return ended.outcome, ended.error, as_fields(ended.report) or {}
 

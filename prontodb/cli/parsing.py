@@ -60,6 +60,7 @@ OPTIONS: dict[str, str | None] = {
     "--revision": "N",
     "--into": "ROOT",
     "--undo": None,
+    "--redo": None,
     "--limit": "N",
     "--trust-clock": None,
 }

@@ -28,7 +28,7 @@ MAX_NAMED = 10
 SYNTAX = {
     "restore": Syntax(
         ("[BACKUP]",),
-        ("--as", "--at", "--revision", "--into", "--undo", "--yes"),
+        ("--as", "--at", "--revision", "--into", "--undo", "--redo", "--yes"),
         about=(
             "Brings back what a backup holds: everything, or with --user (and --cursor) one user's addresses, or one; "
             "PRONTODB_USER and PRONTODB_CURSOR do not narrow it. BACKUP is an id, the beginning of one, or a path; "
@@ -37,7 +37,8 @@ SYNTAX = {
             "anything is touched; each address is built beside its place and put in by rename. Addresses that the "
             "backup does not hold "
             "stay as they are. Refused while sessions are there. What an address held before is kept for --undo for "
-            "some days (the setting undo_days). Asks first; off a terminal it needs --yes."
+            "some days (the setting undo_days): without --user of the last restore, with it of any; once more goes "
+            "one restore further back, and --redo takes an undo back. Asks first; off a terminal it needs --yes."
         ),
         examples=(
             ("prontodb restore --user agent1 --cursor prod", "its newest state in a backup"),
@@ -52,8 +53,8 @@ SYNTAX = {
 
 def do_restore(args: Args) -> int:
     """Restore, or undo a restore."""
-    if args.flag("--undo"):
-        return _undo(args)
+    if args.flag("--undo") or args.flag("--redo"):
+        return _undo(args, redo=args.flag("--redo"))
     return restore(args, args.maybe("BACKUP"), yes=args.flag("--yes"))
 
 
@@ -74,7 +75,7 @@ def restore(args: Args, reference: str | None, *, yes: bool) -> int:
     )
     if not yes and restoring.replaced and not _agreed(restoring.replaced, f"with their state in {restoring.backup}"):
         return ERROR
-    report = run(restoring.steps(), args, "step", "restore")
+    report = run(restoring.steps(), args, "steps", "restore")
     if args.flag("--json"):
         output.json_line(
             asdict(report)
@@ -91,6 +92,7 @@ def restore(args: Args, reference: str | None, *, yes: bool) -> int:
         output.error(f"{address} was not restored: {reason}")
     done = counted(len(report.restored), "address", "addresses")
     kept = sum(one.kept for one in report.restored)
+    # Without a name it is this restore that it undoes.
     undo = f"; 'prontodb restore --undo' brings back what {counted(kept, 'address', 'addresses')} held" if kept else ""
     output.note(
         f"restored {done} from {report.backup}, made {text_of(restoring.made_at_ms)}: "
@@ -108,31 +110,47 @@ def _agreed(addresses: Sequence[Address], how: str) -> bool:
     return False
 
 
-def _undo(args: Args) -> int:
-    """Bring back what restores have put aside."""
+def _undo(args: Args, *, redo: bool) -> int:
+    """Bring back what restores have put aside, or with `redo` what undos have."""
+    name = "--redo" if redo else "--undo"
+    if redo and args.flag("--undo"):
+        raise args.usage_error("--undo and --redo do not go together")
     for option in ("--as", "--at", "--revision", "--into"):
         if args.text(option) is not None:
-            raise args.usage_error(f"{option} does not go with --undo")
+            raise args.usage_error(f"{option} does not go with {name}")
     if args.maybe("BACKUP") is not None:
-        raise args.usage_error("--undo takes no backup: it brings back what the last restore has put aside")
+        raise args.usage_error(f"{name} takes no backup: it brings back what the last restore has put aside")
     user, cursor = args.text("--user"), args.text("--cursor")
     if cursor is not None and user is None:
         raise args.usage_error("--cursor goes with --user")
+    if redo and user is None:
+        raise args.usage_error("--redo needs --user")
     work = Place(args).work()
-    addresses = work.undoable(user, cursor)
+    addresses = work.undoable(user, cursor, redo=redo)
     if not addresses:
-        raise NotFoundError("there is nothing to undo: no restore of it is kept (see the setting undo_days)")
-    if not args.flag("--yes") and not _agreed(addresses, "with what they held before their restore"):
+        whose = "of the last restore" if user is None else "there"
+        raise NotFoundError(
+            f"nothing {whose} can be {'redone' if redo else 'undone'}; name --user and --cursor, or see undo_days"
+        )
+    if not args.flag("--yes") and not _agreed(
+        addresses, f"with what they held before their {'undo' if redo else 'restore'}"
+    ):
         return ERROR
+    done: list[str] = []
     failed = 0
     for address in addresses:
         try:
-            work.undo_restore(address)
+            work.undo_restore(address, redo=redo)
         except ProntoError as error:
             failed += 1
             output.error(str(error))
         else:
-            output.line(str(address))
-    undone = counted(len(addresses) - failed, "address", "addresses")
-    output.note(f"undone at {undone}; the same again brings the restored state back")
+            done.append(str(address))
+    if args.flag("--json"):
+        output.json_line({"redone" if redo else "undone": done})
+    else:
+        for line in done:
+            output.line(line)
+    said = f"{'redone' if redo else 'undone'} at {counted(len(done), 'address', 'addresses')}"
+    output.note(said if redo else f"{said}; --redo takes it back, --undo again goes one restore further back")
     return ERROR if failed else DONE

@@ -12,20 +12,33 @@ from typing import TYPE_CHECKING
 from prontodb.cli import output
 from prontodb.cli.environment import Place, address
 from prontodb.cli.parsing import Args, Syntax
+from prontodb.engine.sqlite import fencing
 from prontodb.engine.sqlite.fencing import check_fence
-from prontodb.errors import shown
+from prontodb.errors import ProntoError, shown
+from prontodb.log import event
+from prontodb.model.clock import Clock
+from prontodb.model.operation import Fence
 from prontodb.storage.files import resolved
 from prontodb.storage.lock import ASKED, EVICTED
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType
 
+    from prontodb.engine.sqlite.context import Target
     from prontodb.session.door import Stay
     from prontodb.session.hold import Holding
+    from prontodb.storage.connection import Connection
+    from prontodb.work import Work
 
 LOOK_S = 1.0
 """How often is looked whether somebody asks the session to end."""
 BEAT_S = 10.0
+UPKEEP_S = 60.0
+"""How often what has expired at the address is swept: nobody else can, while the run holds it."""
+COMPACT_S = 86_400.0
+MOST_CHUNKS = 20
+"""Steps of sweeping or compacting at a time, so that signals never wait for long."""
 NOT_EXECUTABLE, NOT_FOUND = 126, 127
 """Exit codes of a command that could not be started, as shells have them."""
 
@@ -74,10 +87,16 @@ def do_run(args: Args) -> int:
             "PRONTODB_CURSOR": where.cursor,
             "PRONTODB_SESSION": f"{stay.session}:{stay.holder.epoch}",
         }
-        return _run(command, stay, environment, holding)
+        return _run(command, stay, environment, holding, _Upkeep(place, stay))
 
 
-def _run(command: list[str], stay: Stay | None, environment: dict[str, str], holding: Holding | None) -> int:
+def _run(
+    command: list[str],
+    stay: Stay | None,
+    environment: dict[str, str],
+    holding: Holding | None,
+    upkeep: _Upkeep | None = None,
+) -> int:
     output.flush()
     with _Signals() as signals:
         try:
@@ -89,12 +108,60 @@ def _run(command: list[str], stay: Stay | None, environment: dict[str, str], hol
             reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
             output.error(f"{shown(command[0])} cannot be run: {reason}")
             return NOT_EXECUTABLE
-        watcher = _Watcher(child, stay, holding)
+        watcher = _Watcher(child, stay, holding, upkeep)
         while child.poll() is None:
             for number in signals.next(LOOK_S):
                 watcher.pass_on(number)
             watcher.look()
         return 128 - child.returncode if child.returncode < 0 else child.returncode
+
+
+class _Upkeep:
+    """Sweeps and compacts the address of a run, under the run's own fence."""
+
+    def __init__(self, place: Place, stay: Stay) -> None:
+        self._place, self._stay = place, stay
+        self._swept_at = self._compacted_at = time.monotonic()
+
+    def now_and_then(self) -> None:
+        """Do what is due; what cannot be done now is left for the next time."""
+        now = time.monotonic()
+        if now - self._swept_at < UPKEEP_S:
+            return
+        self._swept_at = now
+        try:
+            work = self._place.work()  # imported only by runs that last
+            if work.check_clock() is not None:
+                return
+            self._sweep()
+            if now - self._compacted_at >= COMPACT_S:
+                self._compacted_at = now
+                self._compact(work)
+        except ProntoError as error:
+            event("upkeep.failed", address=self._stay.address, reason=str(error))
+
+    def _again(self, step: Callable[[Connection, Target, int], int]) -> None:
+        for _ in range(MOST_CHUNKS):
+            if not fencing.at(self._place.layout, self._stay.address, self._place.limits, Clock(), step):
+                return
+
+    @property
+    def _fence(self) -> Fence:
+        return Fence(self._stay.session, self._stay.holder.epoch)
+
+    def _sweep(self) -> None:
+        from prontodb.engine.sqlite import writing
+        from prontodb.jobs.sweep import CHUNK
+
+        fence = self._fence
+        self._again(lambda connection, target, now_ms: writing.sweep(connection, target, CHUNK, fence, now_ms))
+
+    def _compact(self, work: Work) -> None:
+        from prontodb.engine.sqlite import upkeep
+
+        fence, rule = self._fence, work.rule_for()(self._stay.address)
+        self._again(lambda connection, target, now_ms: upkeep.prune_journal(connection, target, rule, fence, now_ms))
+        self._again(lambda connection, _target, _now_ms: upkeep.give_back(connection))
 
 
 class _Signals:
@@ -135,8 +202,14 @@ def _note(_number: int, _frame: FrameType | None) -> None:
 class _Watcher:
     """What happens to a command while it runs."""
 
-    def __init__(self, child: subprocess.Popen[bytes], stay: Stay | None, holding: Holding | None) -> None:
-        self._child, self._stay, self._holding = child, stay, holding
+    def __init__(
+        self,
+        child: subprocess.Popen[bytes],
+        stay: Stay | None,
+        holding: Holding | None,
+        upkeep: _Upkeep | None,
+    ) -> None:
+        self._child, self._stay, self._holding, self._upkeep = child, stay, holding, upkeep
         self._looked_at = self._beaten_at = time.monotonic()
         self._told = False
 
@@ -169,6 +242,8 @@ class _Watcher:
         if now - self._beaten_at >= BEAT_S:
             self._beaten_at = now
             self._holding.beat(self._stay)
+        if self._upkeep is not None and mark != EVICTED:
+            self._upkeep.now_and_then()
 
 
 def _in_foreground() -> bool:

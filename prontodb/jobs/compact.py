@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from prontodb.engine.sqlite import folders, upkeep
-from prontodb.errors import AddressNotFoundError, BusyError, ProntoError
+from prontodb.errors import AddressGoneError, AddressNotFoundError, BusyError, ProntoError
 from prontodb.log import event
 from prontodb.model.operation import Fence
 from prontodb.model.progress import Progress
@@ -80,8 +80,8 @@ class Compacting:
                     freed_bytes=report.freed_bytes + freed,
                     logs=(*report.logs, *self._log_of(address)),
                 )
-            except AddressNotFoundError:
-                continue
+            except (AddressNotFoundError, AddressGoneError):
+                continue  # deleted or restored at this moment
             except BusyError:
                 report = replace(report, held=report.held + 1)
             except ProntoError as error:
@@ -92,8 +92,8 @@ class Compacting:
 
     def _forget_kept(self) -> int:
         forgotten = 0
-        for address, at_ms in folders.all_kept(self._lifecycle.layout):
-            if at_ms <= self._forget_before_ms:
+        for address, name in folders.all_kept(self._lifecycle.layout):
+            if folders.put_aside_at_ms(name) <= self._forget_before_ms:
                 try:
                     forgotten += self._lifecycle.forget_kept(address, self._forget_before_ms)
                 except ProntoError as error:

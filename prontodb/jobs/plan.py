@@ -50,6 +50,8 @@ def backups_of(section: object) -> tuple[Backups, list[str]]:
     place = section.get("second_place")
     if place is not None and not (isinstance(place, str) and place.startswith("/") and "\0" not in place):
         raise InvalidSettingsError("setting backups.second_place must be the absolute path of a folder, or null")
+    if place is not None and len(place.strip("/")) == 0:
+        raise InvalidSettingsError("setting backups.second_place must be a folder of its own, not /")
     warnings = [
         f"setting {shown(f'backups.{name}')} is ignored: there are {' and '.join(_BACKUP_FIELDS)}"
         for name in section

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from prontodb.engine.sqlite import folders, knowledge, upkeep, writing
-from prontodb.errors import AddressNotFoundError, BusyError, ProntoError
+from prontodb.errors import AddressGoneError, AddressNotFoundError, BusyError, ProntoError
 from prontodb.log import event
 from prontodb.model.operation import Fence
 from prontodb.model.progress import Progress
@@ -74,8 +74,8 @@ class Sweeping:
                 report = replace(
                     report, addresses=report.addresses + 1, swept=report.swept + 1, entries=report.entries + entries
                 )
-            except AddressNotFoundError:
-                continue
+            except (AddressNotFoundError, AddressGoneError):
+                continue  # deleted or restored at this moment
             except BusyError:
                 report = replace(report, held=report.held + 1)
             except ProntoError as error:

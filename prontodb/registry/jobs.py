@@ -44,7 +44,9 @@ _RUNS = (
 )
 _BEGIN = "INSERT INTO runs (job, beat_at, started_at, missed, attempt, runner) VALUES (?, ?, ?, ?, ?, ?)"
 _END = "UPDATE runs SET ended_at = ?, outcome = ?, report = ?, error = ? WHERE id = ?"
-_TRIM = "DELETE FROM runs WHERE job = ?1 AND id <= (SELECT max(id) FROM runs WHERE job = ?1) - ?2"
+_TRIM = (
+    "DELETE FROM runs WHERE job = ?1 AND id <= (SELECT id FROM runs WHERE job = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)"
+)
 _BURY = "UPDATE runs SET outcome = ? WHERE outcome IS NULL"
 _NOTE = "INSERT INTO notes (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = ?2"
 _FORGET_NOTE = "DELETE FROM notes WHERE name = ?"

@@ -13,6 +13,7 @@ from prontodb.errors import (
     NewerFormatError,
     ProntoError,
     ReadOnlyError,
+    StoppedError,
     StorageFullError,
     UnavailableError,
     shown,
@@ -182,18 +183,34 @@ def vacuum_into(connection: Connection, target: str, stop: Callable[[], bool]) -
     SQLite attaches the file for it, which is denied at all other times. Ends early with an error once `stop()` is true.
     """
 
+    interrupts: list[BaseException] = []
+
     def authorize(action: int, first: str | None, second: str | None, *_: object) -> int:
         if action == _ATTACH:
             return _OK if first == target else _DENY
         return _DENY if action == _FUNCTION and (second or "").lower() in _REFUSED_FUNCTIONS else _OK
 
+    def look() -> int:
+        # SQLite swallows what is raised in here, such as Ctrl-C, and says that it was interrupted.
+        try:
+            return int(stop())
+        except BaseException as interrupt:  # noqa: BLE001 - raised again below
+            interrupts.append(interrupt)
+            return 1
+
     connection.set_authorizer(None)
     # The source stays as it is all the same: it was opened with mode=ro.
     connection.execute("PRAGMA query_only=OFF").close()
     connection.set_authorizer(authorize)
-    connection.set_progress_handler(lambda: int(stop()), _STEPS_BETWEEN_LOOKS)
+    connection.set_progress_handler(look, _STEPS_BETWEEN_LOOKS)
     try:
         connection.execute("VACUUM INTO ?", (target,)).close()
+    except ERRORS as error:
+        if interrupts:
+            raise interrupts[0] from error
+        if getattr(error, "sqlite_errorname", None) == "SQLITE_INTERRUPT":
+            raise StoppedError("the copy was stopped before it was whole") from error
+        raise
     finally:
         connection.set_progress_handler(None, 0)
         connection.set_authorizer(None)

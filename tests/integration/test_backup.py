@@ -194,7 +194,7 @@ def test_a_journal_pruned_past_the_backup_begins_the_chain_anew(shop: Root, tmp_
 
 
 def test_a_chain_is_begun_anew_before_it_is_too_long(shop: Root, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert MAX_LINKS == 200
+    assert MAX_LINKS == 100
     monkeypatch.setattr("prontodb.backup.create.MAX_LINKS", 3)
     found = [shop.full()]
     for n in range(6):

@@ -249,7 +249,7 @@ async def test_who_reads_sees_the_old_or_is_told_and_who_watches_is_told_to_begi
 # The way back
 
 
-def test_undo_brings_back_what_was_replaced_and_undone_once_more_it_is_as_restored(shop: Root) -> None:
+def test_undo_brings_back_what_was_replaced_and_redo_what_was_restored(shop: Root) -> None:
     shop.full()
     old = shop.state("a/x")
     change(shop)
@@ -258,10 +258,14 @@ def test_undo_brings_back_what_was_replaced_and_undone_once_more_it_is_as_restor
     assert (len(kept(shop)), shop.state("a/x")) == (1, old)
     assert shop.work.undoable() == [AX] == shop.work.undoable("a", "x")
     assert shop.work.undoable("b") == []
-    for expected in (new, old, new):
-        shop.work.undo_restore(AX)
+    for expected, redo in ((new, False), (old, True), (new, False)):
+        assert shop.work.undoable("a", redo=redo) == [AX]
+        assert shop.work.undoable("a", redo=not redo) == []
+        shop.work.undo_restore(AX, redo=redo)
         assert (shop.state("a/x"), len(kept(shop))) == (expected, 1)
         assert keystore_faults(str(shop.path), AX) == []
+    with pytest.raises(NotFoundError, match="nothing to undo"):
+        shop.work.undo_restore(AX)
     assert done(shop.at("a/x").set("k1", "further"))
 
 
@@ -275,8 +279,13 @@ def test_several_restores_are_undone_one_after_the_other_though_the_clock_goes_b
         shop.restore(user="a", cursor="x")
         shop.clock.set_wall_ms(shop.clock.wall_ms() - 3_600_000)
     assert len(kept(shop)) == 2
-    shop.work.undo_restore(AX)
-    assert shop.state("a/x") == states[1]
+    old = shop.state("a/x")
+    for expected in (states[1], states[0]):
+        shop.work.undo_restore(AX)
+        assert shop.state("a/x") == expected
+    for expected in (states[1], old):
+        shop.work.undo_restore(AX, redo=True)
+        assert shop.state("a/x") == expected
 
 
 def test_with_nothing_put_aside_there_is_nothing_to_undo(shop: Root) -> None:

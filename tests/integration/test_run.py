@@ -319,3 +319,34 @@ def test_the_wait_is_for_as_long_as_it_says(root: Path) -> None:
             process.stdin.flush()
             assert waiting.wait(PATIENCE_S * 3) == 0
     assert ran(root, *AT, "run", "--wait", "soon", "--", "true").returncode == 1
+
+
+SWEEPING_SOON = """
+import sys
+import prontodb.cli.running as running
+from prontodb.cli.main import main
+running.UPKEEP_S = running.LOOK_S = 0.05
+sys.exit(main(sys.argv[1:]))
+"""
+# Ends once nothing that has expired is left; with 7 when that takes longer than anybody waits.
+UNTIL_SWEPT = """
+for n in 1 2 3; do $P set k$n v --ttl 0.2s; done
+$P set stays v
+for n in $(seq 100); do
+    $P address show --json | grep -q '"entries": 1, "expired": 0' && exit 0
+    sleep 0.1
+done
+exit 7
+"""
+
+
+def test_a_run_sweeps_the_address_that_nobody_else_can(root: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SWEEPING_SOON, *AT, "run", "--", "sh", "-c", UNTIL_SWEPT],
+        env=variables(root),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S * 3,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert ran(root, "keys", *AT).stdout == "stays\n"

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from prontodb.engine.sqlite.transactions import entry_of
-from prontodb.errors import CorruptError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -81,7 +80,7 @@ def digest_of(connection: Connection, stop: Callable[[], bool] = lambda: False) 
 
 
 def hashes_of(connection: Connection, keys: Sequence[str]) -> dict[str, int]:
-    """Return the hash of the row of each of `keys` that has one."""
+    """Return the hash of the row of each of `keys` that has one; `CorruptError` where its checksum is wrong."""
     import json
 
     cursor = connection.execute(
@@ -89,8 +88,10 @@ def hashes_of(connection: Connection, keys: Sequence[str]) -> dict[str, int]:
         (json.dumps(list(keys)),),
     )
     try:
-        return {row[0]: row_hash(row) for row in cursor}
-    except (AttributeError, TypeError) as error:
-        raise CorruptError("an entry of another type than ours lies in the backup") from error
+        found: dict[str, int] = {}
+        for row in cursor:
+            entry_of(row)
+            found[row[0]] = row_hash(row)
+        return found
     finally:
         cursor.close()

@@ -112,15 +112,17 @@ class Staged:
         self.user.rename(self.name, self.address.cursor)
         self.close()
 
-    def replace(self, now_ms: int, between: Callable[[], None]) -> str | None:
+    def replace(self, now_ms: int, between: Callable[[], None], *, undone: bool = False) -> str | None:
         """Give the folder its name and keep what had it until now; return under which name, None when nothing had it.
+
+        `undone`: what goes out came in by a restore that is undone now.
 
         A crash in between leaves the old contents to be put back (`remove_remains`).
         """
         self.folder.sync()
         cursor, old = self.address.cursor, None
         if self.user.stat(cursor) is not None:
-            old = _name_for_old(self.user, self.address, now_ms)
+            old = _name_for_old(self.user, self.address, now_ms) + (_UNDONE if undone else "")
             self.user.rename(cursor, old)
             between()
         self.user.rename(self.name, cursor)
@@ -214,6 +216,8 @@ def remove_remains(layout: Layout, address: Address) -> list[str]:
 
 # What a restore put aside
 
+_UNDONE = "u"
+
 
 def _kept(user: Folder, address: Address) -> list[str]:
     """Return the folders that restores of an address put aside, the last one last."""
@@ -244,24 +248,32 @@ def kept(layout: Layout, address: Address) -> list[str]:
         return []
 
 
-def all_kept(layout: Layout) -> list[tuple[Address, int]]:
-    """Return every address with something put aside by a restore, and since when, in milliseconds."""
-    found: list[tuple[Address, int]] = []
+def all_kept(layout: Layout) -> list[tuple[Address, str]]:
+    """Return everything that restores and undos have put aside: the address, and the name of its folder."""
+    found: list[tuple[Address, str]] = []
     for user, _, names in _users(layout, []):
         for name in names:
             address = owner(user, name) if name.startswith(OLD_PREFIX) else None
             if address is not None:
-                found.append((address, put_aside_at_ms(name)))
+                found.append((address, name))
     return found
 
 
-def take_kept(layout: Layout, address: Address) -> Staged | None:
-    """Return what the last restore of an address put aside, ready to take its place again; None when there is none."""
+def is_undone(name: str) -> bool:
+    """True for contents that an undo put aside, which a redo brings back."""
+    return name.endswith(_UNDONE)
+
+
+def take_kept(layout: Layout, address: Address, *, redo: bool = False) -> Staged | None:
+    """Return what the last restore of an address put aside, ready to take its place again; None when there is none.
+
+    `redo`: what the last undo put aside.
+    """
     try:
         user = open_root(layout.root, *layout.user_parts(address.user))
     except FileNotFoundError:
         return None
-    names = _kept(user, address)
+    names = [name for name in _kept(user, address) if is_undone(name) == redo]
     if not names:
         user.close()
         return None

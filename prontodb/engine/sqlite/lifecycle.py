@@ -358,28 +358,31 @@ class Lifecycle:
             _step("restore.registered")
             return old
 
-    def undo_restore(self, address: Address) -> str | None:
-        """Change an address with what its last restore put aside; return what keeps the present one, None without one.
+    def undo_restore(self, address: Address, *, redo: bool = False) -> bool:
+        """Change an address with what its last restore put aside, or with `redo` its last undo; False without one.
 
-        Undone once more, it is as before. Refused while sessions are at the address.
+        Once more goes one restore further back. Refused while sessions are at the address.
         """
-        if not folders.kept(self.layout, address):
-            return None
+        if not any(folders.is_undone(name) == redo for name in folders.kept(self.layout, address)):
+            return False
         self.prepare_root()
         with self.hold(address, f"undo the restore of {address}"):
             self.check_no_sessions(address)
+            if not folders.exists(self.layout, address):
+                # A restore was killed between its renames: to put the address back is to undo it.
+                return bool(folders.remove_remains(self.layout, address))
             folders.remove_remains(self.layout, address)
-            staged = folders.take_kept(self.layout, address)
+            staged = folders.take_kept(self.layout, address, redo=redo)
             if staged is None:
-                return None
+                return False
             try:
-                kept = staged.replace(self._clock.wall_ms(), lambda: _step("undo.aside"))
+                staged.replace(self._clock.wall_ms(), lambda: _step("undo.aside"), undone=not redo)
             finally:
                 staged.close()
             if self._registrar is not None:
                 self._registrar.created(address, folders.created_at_ms(self.layout, address))
-            event("address.restore_undone", address=address)
-            return kept
+            event("address.restore_undone", address=address, redo=redo)
+            return True
 
     def forget_kept(self, address: Address, until_ms: int | None) -> int:
         """Remove what restores of an address put aside until a moment; `BusyError` while somebody is at it."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from prontodb.engine.sqlite import inspection, opening, schema
 from prontodb.engine.sqlite.digest import Digest, digest_of
 from prontodb.engine.sqlite.transactions import HEAD
-from prontodb.errors import CorruptError, ProntoError, StorageFullError, UnavailableError, shown
+from prontodb.errors import CorruptError, ProntoError, StoppedError, StorageFullError, shown
 from prontodb.model.history import Mark
 from prontodb.storage import connection as sqlite
 
@@ -129,6 +129,17 @@ def open_copy(path: str) -> Connection:
     return sqlite.checked(connection, path, check)
 
 
+def open_aside(path: str) -> Connection:
+    """Open for reading a keystore that a restore has put aside, with what its log holds."""
+    connection = sqlite.connect(path, mode=sqlite.READ_ONLY)
+
+    def check() -> None:
+        schema.check(connection, path)
+        sqlite.lock_down(connection)
+
+    return sqlite.checked(connection, path, check)
+
+
 def state_of(path: str, *, stop: Callable[[], bool] = lambda: False) -> State:
     """Read a whole copy from end to end, SQLite's own check and every entry; return what it holds."""
     connection = open_copy(path)
@@ -138,7 +149,7 @@ def state_of(path: str, *, stop: Callable[[], bool] = lambda: False) -> State:
         mark, floor = mark_of(connection)
         contradictions = inspection.contradictions(connection, path)
         if stop():
-            raise UnavailableError("the work was stopped")
+            raise StoppedError("the work was stopped")
         return State(mark=mark, floor=floor, digest=digest, contradictions=tuple(contradictions))
     except sqlite.ERRORS as error:
         raise sqlite.translated(error, path) from error

@@ -51,6 +51,7 @@ def manifest(*pieces: Piece, **facts: Any) -> Manifest:
     """A full backup of these pieces, but for what is given."""
     plain: dict[str, Any] = {
         "id": FIRST,
+        "root": "aa" * 8,
         "kind": "full" if facts.get("parent") is None else "incremental",
         "scope": "",
         "parent": None,
@@ -121,10 +122,10 @@ def manifests(draw: st.DrawFn) -> Manifest:
         *draw(pieces(parent is not None)),
         id=draw(IDS),
         parent=parent,
-        scope=draw(TEXTS),
+        scope=draw(st.sampled_from(["", "a", "a/b"])),
         created_at_ms=draw(st.integers(0, 10**14)),
-        gone=tuple(draw(st.lists(TEXTS, max_size=3))),
-        failed=tuple(draw(st.lists(st.tuples(TEXTS, TEXTS), max_size=3))),
+        gone=tuple(draw(st.lists(st.builds("{}/{}".format, NAMES, NAMES), max_size=3))),
+        failed=tuple(draw(st.lists(st.tuples(NAMES, TEXTS), max_size=3))),
         unchanged=draw(NUMBERS),
     )
 

@@ -79,7 +79,7 @@ def test_what_is_not_there_is_restored_unasked(cli: Cli, saved: str) -> None:
     cli.ok("address", "delete", "bob/home", "--yes")
     assert cli.ok("restore", saved, "--user", "bob").lines == ["bob/home"]
     assert get(cli, "bob/home") == "v"
-    assert "nothing to undo" in cli.fails("restore", "--undo", "--user", "bob", "--yes")
+    assert "nothing there can be undone" in cli.fails("restore", "--undo", "--user", "bob", "--yes")
 
 
 @pytest.mark.usefixtures("terminal")
@@ -94,17 +94,21 @@ def test_on_a_terminal_it_asks_and_takes_only_yes_for_yes(answer: bytes, agreed:
     assert get(cli, "ann/home") == ("v" if agreed else "w")
 
 
-def test_an_undo_brings_back_what_was_replaced_and_once_more_what_was_restored(cli: Cli, saved: str) -> None:
+def test_an_undo_brings_back_what_was_replaced_and_a_redo_what_was_restored(cli: Cli, saved: str) -> None:
     cli.ok("restore", "-y", "-q")
     put(cli, "ann/home", "x")
     outcome = cli.ok("restore", "--undo", "--yes", *HOME)
     assert outcome.lines == ["ann/home"]
-    assert "the same again brings the restored state back" in one_line(outcome.err)
+    assert "--redo takes it back, --undo again goes one restore further back" in one_line(outcome.err)
     assert values(cli) == ["w", "v", "v", "w"]
-    assert cli.ok("restore", "--undo", "-y", "-q", *HOME).err == ""
+    assert cli.ok("restore", "--redo", "-y", "-q", *HOME).err == ""
     assert values(cli) == ["x", "v", "v", "w"]
-    assert sorted(cli.ok("restore", "--undo", "-y").lines) == ["ann/home", "ann/work", "bob/home"]
+    (undone,) = cli.ok("restore", "--undo", "-y", "--json", *HOME).json
+    assert undone == {"undone": ["ann/home"]}
+    assert values(cli) == ["w", "v", "v", "w"]
+    assert sorted(cli.ok("restore", "--undo", "-y").lines) == ["ann/work", "bob/home"], "what is not undone yet"
     assert values(cli) == ["w", "w", "w", "w"]
+    assert "nothing of the last restore" in cli.fails("restore", "--undo", "--yes")
     assert saved in cli.ok("backup", "list").text
 
 
@@ -194,7 +198,10 @@ def test_a_damaged_backup_is_refused_before_anything_is_touched(cli: Cli, saved:
         (("--undo", "--into", "/x"), "--into does not go with --undo"),
         (("--undo", "20261121"), "--undo takes no backup"),
         (("--undo", "--cursor", "home"), "--cursor goes with --user"),
-        (("--undo",), "nothing to undo"),
+        (("--undo",), "nothing of the last restore can be undone"),
+        (("--redo",), "--redo needs --user"),
+        (("--redo", *HOME), "nothing there can be redone"),
+        (("--undo", "--redo"), "--undo and --redo do not go together"),
         (("a", "b"), "one word too many"),
         (("--full",), "no option of restore"),
     ],
@@ -213,4 +220,4 @@ def test_a_backup_and_a_moment_together_are_refused(cli: Cli, saved: str) -> Non
 
 def test_without_backups_there_is_nothing_to_restore(cli: Cli) -> None:
     assert "there is no backup" in cli.fails("restore", "--yes")
-    assert "nothing to undo" in cli.fails("restore", "--undo", "--yes")
+    assert "nothing of the last restore can be undone" in cli.fails("restore", "--undo", "--yes")
