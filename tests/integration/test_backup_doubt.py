@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from prontodb.backup.manifest import MANIFEST_FILE
-from prontodb.errors import CorruptError
+from prontodb.errors import CorruptError, StoppedError
 from prontodb.model.address import Address
-from tests.backups import Root, finished
+from tests.backups import Root, edited, finished
 from tests.managing import ran
 from tests.unit.cli.harness import Cli
 from tests.unit.stores import done
@@ -104,3 +106,80 @@ def test_a_keystore_that_contradicts_itself_is_backed_up_as_it_is_and_told(shop:
         shop.full()
     finished(shop.work.prune())
     assert clean.id in shop.ids()
+
+
+def test_no_segment_is_built_on_a_row_that_has_rotted(shop: Root) -> None:
+    first = shop.full()
+    copy = Path(first.path or "") / "a@x.db"
+    data = copy.read_bytes()
+    assert data.count(b"a/x 1") == 1
+    copy.write_bytes(data.replace(b"a/x 1", b"a/x ?"))
+    changed(shop, "2")
+    second = shop.backup()
+    assert (second.snapshots, second.segments, second.failed) == (1, 0, ())
+    assert shop.verify(second.id).damaged == {first.id}
+    shop.restore(second.id, user="a")
+    assert done(shop.at("a/x").get("k1")) == "2"
+
+
+def test_a_look_at_the_files_does_not_take_back_what_a_trial_has_found(
+    shop: Root, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = shop.full(), shop.full()
+    third = shop.full()
+    # Every file has its hash, but what they make is not what the manifest says: only a trial tells.
+    edited(Path(first.path or "") / MANIFEST_FILE, lambda found: found["pieces"][0].update(entries=4))
+    assert shop.verify(first.id).damaged == {first.id}
+    chosen: list[str] = []
+
+    class Chance(random.Random):
+        def choice(self, among: Any) -> Any:
+            chosen.append(among[-1].id)
+            return among[-1]
+
+    monkeypatch.setattr("prontodb.work.random.Random", Chance)
+    for _ in range(2):
+        report = shop.verify()
+        assert set(report.tried) >= {first.id, third.id}
+        assert report.damaged == {first.id}
+        assert [name for name, check in shop.work.checks().items() if check.problems] == [first.id]
+    assert second.id in chosen
+
+
+def test_a_restore_of_all_takes_who_could_not_be_read_from_an_older_backup_or_names_them(shop: Root) -> None:
+    shop.full()
+    done(shop.at("c/new").set("k", "never backed up"))
+    changed(shop, "2")
+    files = [shop.layout.keystore_path(Address.parse(name)) for name in ("a/x", "c/new")]
+    for file in files:
+        Path(file).write_bytes(b"rotten" * 1_000)
+    newest = shop.full()
+    assert [name for name, _ in newest.failed] == ["a/x", "c/new"]
+    report = shop.restore()
+    assert [str(one.target) for one in report.restored] == ["a/x", "b/z"]
+    assert [name for name, _ in report.failed] == ["c/new"]
+    assert done(shop.at("a/x").get("k1")) == "a/x 1"
+    shop.close()
+    # Who names a backup gets that, and is told what it has not.
+    named = shop.restore(newest.id)
+    assert [str(one.target) for one in named.restored] == ["b/z"]
+    assert [name for name, _ in named.failed] == ["a/x", "c/new"]
+    outcome = Cli(shop.path)("restore", "--yes")
+    assert (outcome.code, outcome.lines) == (1, ["a/x", "b/z"])
+    assert "c/new was not restored: it could not be read when the backup was made" in outcome.err
+
+
+def test_a_backup_that_is_stopped_in_the_middle_of_an_address_blames_nobody(shop: Root) -> None:
+    for batch in range(3):
+        done(shop.at("a/x").set_many({f"{batch}-{n}": "x" * 1_000 for n in range(1_000)}))
+    shop.close()
+
+    def interrupted() -> bool:
+        raise KeyboardInterrupt
+
+    for stop, raised in ((interrupted, KeyboardInterrupt), (lambda: True, StoppedError)):
+        with pytest.raises(raised):
+            shop.backup(full=True, stop=stop)
+        assert shop.ids() == []
+        assert [path for path in (shop.path / "backups").rglob("*") if path.is_dir() and path.name != "full"] == []
+    assert shop.full().failed == ()

@@ -193,3 +193,26 @@ def test_the_mistake_of_a_minute_ago_is_undone_from_a_shell(root: Path) -> None:
     assert "history is on or off, not 'maybe'" in cli.fails("address", "history", "agent1/prod", "maybe")
     cli.ok("restore", *at, "--revision", str(revision), "--yes")
     assert cli.ok("get", "plan", *at).text == "better"
+
+
+def test_after_a_restore_what_came_before_and_after_it_can_both_be_reached(shop: Root, tmp_path: Path) -> None:
+    before, after = Diary(shop), Diary(shop)
+    before.live(0)
+    shop.backup()
+    before.live(1)
+    # By mistake: the backup again, and what came since is only in what was put aside.
+    shop.clock.advance(60)
+    shop.restore(user=HOME.user, cursor=HOME.cursor)
+    shop.clock.advance(60)
+    after.live(2)
+    for number, diary in enumerate((before, after)):
+        for revision, at_ms in list(diary.moments.items())[-12:]:
+            _, state = back(shop, Until(at_ms=at_ms), tmp_path / f"{number}-{revision}")
+            assert state == diary.by_revision[revision], (number, revision)
+    # And once it is all in a backup, no keystore is needed for it.
+    shop.backup()
+    shop.close()
+    shop.lifecycle.delete(HOME)
+    for revision, at_ms in list(after.moments.items())[-3:]:
+        _, state = back(shop, Until(at_ms=at_ms), tmp_path / f"deleted-{revision}")
+        assert state["entries"] == after.by_revision[revision]["entries"]

@@ -12,10 +12,14 @@ import pytest
 
 from prontodb.errors import CorruptError, InvalidSettingsError
 from prontodb.jobs.plan import JOBS
+from prontodb.jobs.trust import Reference
 from prontodb.manager import open_manager
+from prontodb.model.clock import Clock
 from prontodb.model.layout import Layout
 from prontodb.registry.jobs import JobRegistry, Run
 from prontodb.schedule import clockwork
+from prontodb.storage.process import ourselves
+from tests.backups import state_at
 from tests.managing import LOCK_HOLDER, Child, managed, ran, until, waited_for
 from tests.parts import fill
 
@@ -206,3 +210,32 @@ asyncio.run(main())
     assert ran(program, root).strip() in ("1", "2")
     assert {run.outcome for run in runs(root)} <= {"done", "cancelled", "skipped"}
     assert list(root.rglob(".tmp-*")) == []
+
+
+async def test_what_our_own_session_holds_is_swept_by_us_without_jobs_but_not_by_a_clock_in_doubt(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    monkeypatch.setattr("prontodb.upkeep.OWN_SWEEP_S", 0.01)
+    monkeypatch.setattr("prontodb.upkeep.event", lambda name, **_: events.append(name))
+    index = JobRegistry(Layout(str(root)), wait_s=1, one_shot=True)
+    clock = Clock()
+
+    def left() -> int:
+        return len(state_at(root, "agent/test")["entries"])
+
+    def note(wall_ms: int) -> None:
+        index.note("clock", Reference(ourselves().boot or "", wall_ms, clock.boottime_s()).encode())
+
+    async with open_manager(str(root)) as manager, manager.session("agent", "test") as ks:
+        await ks.set("first", "v", ttl=0.001)
+        await until(lambda: left() == 0)
+        # As if the clock had been set forward by an hour since it was noted.
+        note(clock.wall_ms() - 3_600_000)
+        await until(lambda: "sweep.skipped" in events)
+        await ks.set("second", "v", ttl=0.001)
+        seen = events.count("sweep.skipped")
+        await until(lambda: events.count("sweep.skipped") >= seen + 3)
+        assert left() == 1
+        note(clock.wall_ms())
+        await until(lambda: left() == 0)

@@ -223,3 +223,70 @@ def test_a_link_in_it_is_not_followed(shop: Root, place: Path, tmp_path: Path) -
     assert shop.backup().not_copied is not None
     assert list((tmp_path / "elsewhere").iterdir()) == []
     assert second.COPYING_PREFIX.startswith(".")
+
+
+def other_root(tmp_path: Path, place: Path) -> Root:
+    """Another root that uses the same place."""
+    path = tmp_path / "other"
+    opened = Root(path)
+    done(opened.at("z/z").set("k", "other"))
+    opened.close()
+    settings = {"format": 1, "backups": {"second_place": str(place)}}
+    (path / "registry").mkdir(mode=0o700, exist_ok=True)
+    file = path / "registry" / "global_config.json"
+    file.write_text(json.dumps(settings))
+    file.chmod(0o600)
+    return opened
+
+
+def test_two_roots_in_one_place_neither_build_on_nor_prune_nor_restore_each_others(
+    shop: Root, place: Path, tmp_path: Path
+) -> None:
+    other = other_root(tmp_path, place)
+    shared = tmp_path / "shared"
+    for number in range(3):
+        change(shop, str(number))
+        done(other.at("z/z").set("k", str(number)))
+        other.close()
+        mine, theirs = shop.full(), other.full()
+        assert (mine.not_copied, theirs.not_copied) == (None, None)
+        made = [shop.backup(output=str(shared)), other.backup(output=str(shared))]
+    assert all(report.parent is not None for report in made)
+    finished(shop.work.prune())  # keeps one
+    there = {one.id: one.root for one in Container(str(place), by_kind=True).list().backups}
+    assert sorted(there.values()).count(other.work.root_id()) == 3
+    assert sorted(there.values()).count(shop.work.root_id()) == 1
+    for root, report in ((shop, made[0]), (other, made[1])):
+        for source in (place, shared):
+            into = tmp_path / f"{root.path.name}-{source.name}"
+            finished(root.work.restoring(str(source), into=str(into)).steps())
+            assert states_at(into) == root.states()
+        finished(root.work.restoring(report.path, into=str(tmp_path / f"named-{root.path.name}")).steps())
+    third = Root(tmp_path / "third")
+    with pytest.raises(ProntoError, match=r"backups of 2 roots lie in .*name the one"):
+        third.work.restoring(str(place))
+
+
+def test_what_is_damaged_there_is_found_and_brought_again(shop: Root, place: Path) -> None:
+    first = shop.backup()
+    (copy,) = place.rglob("a@x.db")
+    data = copy.read_bytes()
+    copy.write_bytes(data[:-1] + b"?")
+    assert shop.verify(str(place)).damaged == {first.id}
+    assert shop.verify().is_whole, "the first is not blamed for the second"
+    # A prune believes neither a damaged copy nor its own: the last good state stays.
+    finished(shop.work.prune())
+    report = shop.backup()
+    assert (report.id, report.copied) == (None, (first.id,))
+    assert copy.read_bytes() == data
+    assert files(place) == files(shop.path / "backups")
+    assert shop.verify(str(place)).is_whole
+
+
+@pytest.mark.parametrize("where", ["backups", "registry/here", ""])
+def test_a_second_place_within_the_root_is_refused_before_any_work(shop: Root, where: str) -> None:
+    file = shop.path / "registry" / "global_config.json"
+    file.write_text(json.dumps({"format": 1, "backups": {"second_place": str(shop.path / where)}}))
+    with pytest.raises(ProntoError):
+        shop.backup()
+    assert shop.ids() == []

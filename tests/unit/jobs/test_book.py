@@ -181,3 +181,14 @@ def test_an_index_that_is_locked_is_read_and_a_write_says_busy(root: Path, book:
         with pytest.raises(BusyError):
             book.resume("sweep")
     book.resume("sweep")
+
+
+def test_a_job_that_runs_every_minute_does_not_push_others_out_of_the_history(
+    book: JobBook, registry: JobRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("prontodb.registry.jobs.KEPT_RUNS", 3)
+    ran(registry, "backup-full", 1_000)
+    for n in range(10):
+        ran(registry, "sweep", 2_000 + n)
+    assert [(run.job, run.beat_at_ms) for run in book.runs("backup-full")] == [("backup-full", 1_000)]
+    assert len(book.runs("sweep")) <= 4
