@@ -260,6 +260,8 @@ class Upkeep:
             raise UnavailableError(f"nothing was pruned: {report.refused}")
         if report.not_pruned is not None:
             raise UnavailableError(f"the second place was not pruned: {report.not_pruned}")
+        if report.second_place is not None and report.second_place.refused is not None:
+            raise UnavailableError(f"the second place was not pruned: {report.second_place.refused}")
         return report
 
 

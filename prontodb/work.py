@@ -246,10 +246,16 @@ class Work:
             raise CorruptError(f"no backup there can be read: {listing.unreadable[0].reason}")
         return manifest or listing.backups[-1]
 
-    def checks(self) -> Mapping[str, Check]:
-        """Return what the last verification said of each backup in the root, as far as that is known."""
+    def checks(self, place: object = None) -> Mapping[str, Check]:
+        """Return what the last verification said of each backup in the root or the second place, as far as is known."""
         try:
-            return self._jobs.checks()
+            found = self._jobs.checks()
+            if place is None:
+                return found
+            mark = self._mark_of(located(self._layout, place)[0])
+            if mark is None:
+                return {}
+            return {name.removeprefix(mark): check for name, check in found.items() if name.startswith(mark)}
         except ProntoError as error:
             event("registry.deferred", reason=str(error))
             return {}
@@ -271,13 +277,18 @@ class Work:
             }
             for backup, problem in report.problems:
                 results.setdefault(mark + backup, []).append(problem)
+            chains = Chains.of(listing)
+            for backup in report.backups:
+                if results.get(mark + backup) == []:
+                    below = report.damaged.intersection(one.id for one in chains.line(backup))
+                    results[mark + backup] = [f"it builds on {one}, which is damaged" for one in sorted(below)]
             self._jobs.checked(results, self._clock.wall_ms())
         return report
 
     def root_id(self) -> str:
         """Return what tells this root's backups from those of others in a shared place: random, made when first asked.
 
-        Lost with the index of jobs, a new one is made: in shared places the next backup begins anew.
+        Lost with the index of jobs, it is read from the newest backup.
         """
         try:
             found = self._jobs.notes().get(_ROOT_NOTE, "")
@@ -285,7 +296,8 @@ class Work:
                 return found
         except (ProntoError, ValueError) as error:
             event("registry.deferred", reason=str(error))
-        root = os.urandom(ROOT_BYTES).hex()
+        backups = Container.of_root(self._layout).list().backups
+        root = next((one.root for one in reversed(backups) if one.root), os.urandom(ROOT_BYTES).hex())
         try:
             self._jobs.note(_ROOT_NOTE, root)
         except ProntoError as error:
@@ -397,16 +409,25 @@ class Work:
     def undoable(self, user: str | None = None, cursor: str | None = None, *, redo: bool = False) -> list[Address]:
         """Return the addresses at which something can be undone, or done again: all in a scope.
 
-        Without a user only those of the last restore that have not been undone since.
+        Without a user only those of the last restore: that have not been undone since, or have been.
         """
         scope = checked_scope(user, cursor)
-        kept = [(address, name) for address, name in folders.all_kept(self._layout) if folders.is_undone(name) == redo]
-        if user is None and not redo:
-            last = self._last_restore()
-            return sorted(address for address, name in kept if last.get(str(address)) == name)
-        return sorted({address for address, _ in kept if in_scope(address, scope)})
+        kept: dict[Address, list[str]] = {}
+        for address, name in folders.all_kept(self._layout):
+            kept.setdefault(address, []).append(name)
+        if user is not None:
+            able = (one for one, names in kept.items() if any(folders.is_undone(name) == redo for name in names))
+            return sorted(address for address in able if in_scope(address, scope))
+        last = self._last_restore()
+        mine = [(address, names) for address, names in kept.items() if str(address) in last]
+        if redo:
+            return sorted(
+                address for address, names in mine
+                if last[str(address)] not in names and any(folders.is_undone(name) for name in names)
+            )  # fmt: skip
+        return sorted(address for address, names in mine if _to_undo(names) == last[str(address)])
 
-    def _last_restore(self) -> dict[str, object]:
+    def _last_restore(self) -> dict[str, str | None]:
         try:
             found = strict_json.loads(self._jobs.notes().get(_RESTORE_NOTE, "{}"))
         except (ProntoError, ValueError) as error:
@@ -414,7 +435,7 @@ class Work:
             return {}
         return found if isinstance(found, dict) else {}
 
-    def _remember_restore(self, kept: dict[str, str]) -> None:
+    def _remember_restore(self, kept: Mapping[str, str | None]) -> None:
         try:
             self._jobs.note(_RESTORE_NOTE, json.dumps(kept))
         except ProntoError as error:
@@ -428,3 +449,13 @@ class Work:
         if not self._lifecycle.undo_restore(address, redo=redo):
             what = "do again" if redo else "undo"
             raise NotFoundError(f"there is nothing to {what} at {address}: nothing is kept for it (see undo_days)")
+        last, names = self._last_restore(), folders.kept(self._layout, address)
+        if redo and str(address) in last and not any(folders.is_undone(name) for name in names):
+            # The last restore counts again, and what it put aside has another name.
+            self._remember_restore({**last, str(address): _to_undo(names)})
+
+
+def _to_undo(names: list[str]) -> str | None:
+    """Return which of the folders put aside of an address an undo brings back; None for none."""
+    found = [name for name in names if not folders.is_undone(name)]
+    return max(found, key=folders.put_aside_at_ms, default=None)

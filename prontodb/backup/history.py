@@ -15,10 +15,12 @@ from prontodb.errors import (
     BackupNotFoundError,
     CorruptError,
     InvalidInputError,
+    NotFoundError,
     UnavailableError,
     shown,
 )
 from prontodb.model.layout import KEYSTORE_FILE
+from prontodb.model.moments import text_of
 from prontodb.storage import connection as sqlite
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
     from prontodb.backup.chain import Link
     from prontodb.backup.container import Container, Listing
-    from prontodb.backup.manifest import Piece
+    from prontodb.backup.manifest import Manifest, Piece
     from prontodb.engine.sqlite.increment import JournalRow
     from prontodb.model.address import Address
     from prontodb.model.layout import Layout
@@ -56,32 +58,65 @@ class Until:
 
 
 def changes_after(
-    container: Container, listing: Listing, layout: Layout, address: Address, tip: Link, until: Until, busy_ms: int
+    container: Container,
+    listing: Listing,
+    layout: Layout,
+    address: Address,
+    tip: Link,
+    until: Until,
+    *,
+    made_at_ms: int,
+    busy_ms: int,
 ) -> list[JournalRow]:
-    """Return the commits after a piece of an address up to a point; none where their values are not kept."""
+    """Return the commits after a piece of an address up to a point; none where their values are not kept.
+
+    `made_at_ms`: when the backup was made that says the address was at that piece. Raises `NotFoundError` when a
+    restore put aside what that backup is of, before the moment that is asked for.
+    """
     if not until:
         return []
+    kept = folders.kept(layout, address)
+    left_ms = 0
+    if until.at_ms is not None:
+        # What was put aside by then was not there any more, nor was what was backed up before that.
+        aside = [folders.put_aside_at_ms(name) for name in kept]
+        left_ms = max((at_ms for at_ms in aside if at_ms <= until.at_ms), default=0)
+    kept = [name for name in kept if left_ms == 0 or folders.put_aside_at_ms(name) > left_ms]
+    later = [manifest for manifest in listing.backups if manifest.created_at_ms >= left_ms]
+    goes_on = made_at_ms >= left_ms
     best: list[JournalRow] = []
-    for source in _sources(container, listing, layout, address, tip, busy_ms):
+    for source in _sources(container, later, layout, address, tip, kept, busy_ms):
         try:
             found = replay.reachable(source, until.includes)
         except (BackupNotFoundError, CorruptError):
-            continue  # being pruned, or damaged: what it adds cannot be told
+            continue  # being pruned, damaged, or of another line: what it adds cannot be told
+        goes_on = True
         # After a restore there are several lines of history; of two, the one that comes nearest.
         if found and (not best or (found[-1][2], found[-1][0]) > (best[-1][2], best[-1][0])):
             best = found
+    if not goes_on:
+        raise NotFoundError(
+            f"{address} was restored at {text_of(left_ms)}, and no backup tells what it was between then and the "
+            "moment that is asked for; name a backup, or an earlier moment"
+        )
     return best
 
 
 def _sources(
-    container: Container, listing: Listing, layout: Layout, address: Address, tip: Link, busy_ms: int
+    container: Container,
+    manifests: list[Manifest],
+    layout: Layout,
+    address: Address,
+    tip: Link,
+    kept: list[str],
+    busy_ms: int,
 ) -> Iterator[Iterator[JournalRow]]:
     """Yield what follows a place in the history wherever that is told: the live keystore, those put aside, backups."""
     yield _of_keystore(lambda: opening.open_reader(layout, address, busy_timeout_ms=busy_ms)[0], tip)
-    for name in folders.kept(layout, address):
+    for name in kept:
         path = layout.path(*layout.user_parts(address.user), name, KEYSTORE_FILE)
         yield _of_keystore(partial(snapshot.open_aside, path), tip)
-    for manifest in listing.backups:
+    for manifest in manifests:
         for piece in manifest.pieces:
             begins = piece.floor if piece.kind == SNAPSHOT else piece.since
             if piece.address == tip.piece.address and begins <= tip.piece.revision < piece.revision:
@@ -89,16 +124,18 @@ def _sources(
 
 
 def _of_keystore(connect: Callable[[], Connection], tip: Link) -> Iterator[JournalRow]:
+    """Yield what a keystore tells of after a piece; `CorruptError` when it does not go on from there."""
     try:
         connection = connect()
-    except (AddressNotFoundError, UnavailableError):
-        return
+    except (AddressNotFoundError, UnavailableError) as error:
+        raise CorruptError(f"{tip.piece.address} is not there") from error
     try:
         now, _ = snapshot.mark_of(connection)
         # By the chain alone: what was restored is another keystore with the same history.
         reading = Reading(connection, replace(tip.piece.mark, incarnation=now.incarnation))
-        if reading.goes_on:
-            yield from reading.journal()
+        if not reading.goes_on:
+            raise CorruptError(f"{tip.piece.address} does not go on from there")
+        yield from reading.journal()
     except sqlite.ERRORS as error:
         raise CorruptError(f"the journal of {tip.piece.address} cannot be read") from error
     finally:

@@ -91,6 +91,11 @@ def choose(listing: Listing, scope: str, until: Until) -> Manifest:
     raise NotFoundError(f"there is no backup {whose}{when}; 'prontodb backup list' shows all")
 
 
+def _held(tips: dict[str, Link], name: str) -> bool:
+    """True when a backup has a state of an address, or any of a user."""
+    return any(name in (address, address.partition("/")[0]) for address in tips)
+
+
 def _refuse_unreadable(listing: Listing, chosen: Manifest) -> None:
     """Raise when a backup that looks newer cannot be read: an older state must not pass for the newest in silence."""
     newer = [broken for broken in listing.unreadable if broken.id > chosen.id]
@@ -125,14 +130,14 @@ class Restoring:
         self._container, self._listing, self._lifecycle, self._clock = container, listing, lifecycle, clock
         self._manifest, self._source, self._until, self.stop = manifest, source, until, stop
         self.remember: Callable[[dict[str, str]], None] = lambda _: None
-        """Called at the end with what was put aside, by address: what an undo without a name is for."""
+        """Called with what was put aside so far, by address: what an undo without a name is for."""
         chains = Chains.of(listing)
         tips = chains.tips(manifest.id)
         self._lost: list[tuple[str, str]] = []
         if newest:
             tips |= self._from_older(chains, tips)
         else:
-            self._lost += [(name, reason) for name, reason in manifest.failed if name not in tips]
+            self._lost += [(name, reason) for name, reason in manifest.failed if not _held(tips, name)]
         addresses = sorted((Address.parse(name), link) for name, link in tips.items())
         wanted = [(address, chains.links(tip)) for address, tip in addresses if in_scope(address, scope)]
         self._lost = [(name, reason) for name, reason in self._lost if scope in ("", name, name.partition("/")[0])]
@@ -146,9 +151,13 @@ class Restoring:
         """Return the last good state of addresses that could not be read when the newest backup was made."""
         found: dict[str, Link] = {}
         older = [one for one in self._listing.backups if one.created_at_ms < self._manifest.created_at_ms]
-        for name, reason in self._manifest.failed:
+        failed = dict(self._manifest.failed)
+        for parent in chains.line(self._manifest.id):
+            # Of a user whose whole folder could not be read, whoever could not be read before is missing, too.
+            failed |= {name: why for name, why in parent.failed if name.partition("/")[0] in failed}
+        for name, reason in failed.items():
             before = len(found)
-            if any(name in (address, address.partition("/")[0]) for address in tips):
+            if _held(tips, name):
                 continue  # as it was in what this backup builds on
             for manifest in reversed(older):
                 try:
@@ -203,16 +212,19 @@ class Restoring:
             yield Progress(what=f"testing {link.piece.file}", done=done, total=total, done_bytes=read, total_bytes=size)
         restored: list[Restored] = []
         failed = list(self._lost)
-        for address, target, links in self._wanted:
-            try:
-                restored.append(self._one(address, target, links))
-            except ProntoError as error:
-                failed.append((str(target), str(error)))
-                if len(self._wanted) == 1:
-                    raise
-            done += 1
-            yield Progress(what=str(target), done=done, total=total, done_bytes=read, total_bytes=size)
-        self.remember(self._kept)
+        self.remember({})  # killed from here on, it is not the restore before that an undo of all is for
+        try:
+            for address, target, links in self._wanted:
+                try:
+                    restored.append(self._one(address, target, links))
+                except ProntoError as error:
+                    failed.append((str(target), str(error)))
+                    if len(self._wanted) == 1:
+                        raise
+                done += 1
+                yield Progress(what=str(target), done=done, total=total, done_bytes=read, total_bytes=size)
+        finally:
+            self.remember(self._kept)
         return RestoreReport(
             backup=self._manifest.id,
             restored=tuple(restored),
@@ -256,7 +268,14 @@ class Restoring:
         revision, entries, at_ms = piece.revision, piece.entries, piece.at_ms
         # Before its keystore is replaced, which may be what tells of them.
         rows = changes_after(
-            self._container, self._listing, self._source, address, links[-1], self._until, BUSY_TIMEOUT_MS
+            self._container,
+            self._listing,
+            self._source,
+            address,
+            links[-1],
+            self._until,
+            made_at_ms=self._manifest.created_at_ms,
+            busy_ms=BUSY_TIMEOUT_MS,
         )
 
         def build(folder: Folder) -> int:

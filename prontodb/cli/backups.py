@@ -166,7 +166,7 @@ def do_backup_list(args: Args) -> int:
 
 def _list(args: Args, place: str | None) -> int:
     work = Place(args).work()
-    listing, checks = work.backups(place), {} if place is not None else work.checks()
+    listing, checks = work.backups(place), work.checks(place)
     if args.flag("--json"):
         for manifest in listing.backups:
             check = checks.get(manifest.id)
@@ -287,12 +287,18 @@ def do_backup_prune(args: Args) -> int:
         for backup, reasons in report.kept.items():
             output.note(f"{backup} stays: {', '.join(reasons)}")
     if report.refused is not None:
-        output.error(f"nothing {'would go' if dry_run else 'was removed'}: {report.refused}")
+        output.error(
+            f"nothing {'would go' if dry_run else 'was removed'}: {report.refused}; 'prontodb backup list' shows it: "
+            "set the clock right, or move that backup's folder out of the way"
+        )
         return ERROR
     verb, count = "would remove" if dry_run else "removed", len(report.removed)
     if report.not_pruned is not None:
         output.error(f"the second place was not pruned: {report.not_pruned}")
-    if report.second_place is not None:
-        output.note(f"in the second place: {tables.counted(len(report.second_place.removed), 'backup')}")
+    second = report.second_place
+    if second is not None and second.refused is not None:
+        output.error(f"in the second place nothing {'would go' if dry_run else 'was removed'}: {second.refused}")
+    elif second is not None:
+        output.note(f"in the second place: {tables.counted(len(second.removed), 'backup')}")
     output.note(f"{verb} {count:,} of {count + len(report.kept):,} backups, {size_text(report.freed_bytes)}")
-    return DONE if report.not_pruned is None else ERROR
+    return ERROR if report.not_pruned is not None or (second is not None and second.refused is not None) else DONE

@@ -37,8 +37,8 @@ SYNTAX = {
             "anything is touched; each address is built beside its place and put in by rename. Addresses that the "
             "backup does not hold "
             "stay as they are. Refused while sessions are there. What an address held before is kept for --undo for "
-            "some days (the setting undo_days): without --user of the last restore, with it of any; once more goes "
-            "one restore further back, and --redo takes an undo back. Asks first; off a terminal it needs --yes."
+            "some days (the setting undo_days): without --user of the last restore; with it once more goes "
+            "one restore further back. --redo takes an undo back. Asks first; off a terminal it needs --yes."
         ),
         examples=(
             ("prontodb restore --user agent1 --cursor prod", "its newest state in a backup"),
@@ -123,8 +123,6 @@ def _undo(args: Args, *, redo: bool) -> int:
     user, cursor = args.text("--user"), args.text("--cursor")
     if cursor is not None and user is None:
         raise args.usage_error("--cursor goes with --user")
-    if redo and user is None:
-        raise args.usage_error("--redo needs --user")
     work = Place(args).work()
     addresses = work.undoable(user, cursor, redo=redo)
     if not addresses:
@@ -152,5 +150,6 @@ def _undo(args: Args, *, redo: bool) -> int:
         for line in done:
             output.line(line)
     said = f"{'redone' if redo else 'undone'} at {counted(len(done), 'address', 'addresses')}"
-    output.note(said if redo else f"{said}; --redo takes it back, --undo again goes one restore further back")
+    further = "" if user is None else ", --undo again goes one restore further back"
+    output.note(said if redo else f"{said}; --redo takes it back{further}")
     return ERROR if failed else DONE

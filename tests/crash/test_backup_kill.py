@@ -306,3 +306,21 @@ def test_a_second_backup_or_prune_beside_one_under_way_says_who_is_at_it(made: P
         assert child.line() == "done"
     assert len(ids(root) - before) == 1
     assert whole(root) == []
+
+
+def test_an_undo_after_a_killed_undo_undoes_and_a_redo_after_a_killed_restore_is_no_undo(
+    made: Path, tmp_path: Path
+) -> None:
+    root = copied(made, tmp_path / "root")
+    newest = value(root, str(HOME), "n")
+    finish(work_of(root).restoring().steps())
+    restored = value(root, str(HOME), "n")
+    assert newest != restored
+    subprocess.run(victim(root, "undo", "undo.aside"), env=environment(), capture_output=True)
+    assert not (root / "addresses" / str(HOME)).exists()
+    work_of(root).undo_restore(HOME)
+    assert value(root, str(HOME), "n") == newest
+    subprocess.run(victim(root, "restore", "restore.aside"), env=environment(), capture_output=True)
+    assert not (root / "addresses" / str(HOME)).exists()
+    work_of(root).undo_restore(HOME, redo=True)
+    assert value(root, str(HOME), "n") == restored

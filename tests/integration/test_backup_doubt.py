@@ -183,3 +183,34 @@ def test_a_backup_that_is_stopped_in_the_middle_of_an_address_blames_nobody(shop
         assert shop.ids() == []
         assert [path for path in (shop.path / "backups").rglob("*") if path.is_dir() and path.name != "full"] == []
     assert shop.full().failed == ()
+
+
+def test_who_could_not_be_read_when_a_users_folder_could_not_either_is_not_forgotten(shop: Root) -> None:
+    done(shop.at("a/y").set("k", "once"))
+    shop.close()
+    shop.full()
+    Path(shop.layout.keystore_path(Address("a", "y"))).write_bytes(b"rotten" * 1_000)
+    shop.full()
+    done(shop.at("b/z").set("k1", "2"))
+    shop.close()
+    (shop.path / "addresses/a").chmod(0o777)
+    named = shop.backup()
+    (shop.path / "addresses/a").chmod(0o700)
+    assert [name for name, _ in named.failed] == ["a"]
+    report = shop.restore()
+    assert [str(one.target) for one in report.restored] == ["a/x", "a/y", "b/z"]
+    assert report.failed == ()
+    assert done(shop.at("a/y").get("k")) == "once"
+    shop.close()
+    assert shop.restore(named.id).failed == (), "a/x is as it was in what the backup builds on"
+
+
+def test_what_builds_on_a_damaged_backup_is_not_listed_as_whole(shop: Root) -> None:
+    made = [shop.full()]
+    for number in range(3):
+        changed(shop, str(number))
+        made.append(shop.backup())
+    (Path(made[0].path or "") / "a@x.db").write_bytes(b"")
+    for _ in range(3):
+        shop.verify()
+        assert {name for name, check in shop.work.checks().items() if check.problems} == {one.id for one in made}

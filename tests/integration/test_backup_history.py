@@ -216,3 +216,31 @@ def test_after_a_restore_what_came_before_and_after_it_can_both_be_reached(shop:
     for revision, at_ms in list(after.moments.items())[-3:]:
         _, state = back(shop, Until(at_ms=at_ms), tmp_path / f"deleted-{revision}")
         assert state["entries"] == after.by_revision[revision]["entries"]
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_what_a_restore_threw_away_does_not_answer_for_a_later_moment(shop: Root, tmp_path: Path, again: bool) -> None:
+    ks = shop.at(str(HOME))
+    done(ks.set("k", "good"))
+    good = shop.full()
+    shop.clock.advance(60)
+    done(ks.set("k", "bad"))
+    if not again:
+        bad = shop.full()
+    shop.close()
+    shop.clock.advance(60)
+    shop.restore(good.id)
+    restored = shop.state(str(HOME))
+    if again:
+        shop.backup()
+    shop.clock.advance(60)
+    moment = shop.clock.wall_ms()
+    shop.clock.advance(60)
+    done(shop.at(str(HOME)).set("k", "later"))
+    shop.close()
+    if again:
+        assert back(shop, Until(at_ms=moment), tmp_path / "then")[1]["entries"] == restored["entries"]
+    else:
+        with pytest.raises(NotFoundError, match=r"was restored at .*no backup tells"):
+            back(shop, Until(at_ms=moment), tmp_path / "then")
+        assert bad.id in shop.ids()

@@ -421,3 +421,36 @@ async def test_a_reference_of_another_type_is_refused_typed(root: Path, backup: 
     async with managed(root) as manager:
         with pytest.raises(ProntoError):
             await manager.verify(backup)  # type: ignore[arg-type]
+
+
+def test_an_undo_of_all_is_of_the_last_restore_also_when_that_was_left_half_way(shop: Root) -> None:
+    shop.full()
+    change(shop)
+    shop.restore()
+    change(shop)
+    last = shop.states()
+    steps = shop.work.restoring().steps()
+    while not next(steps).what.startswith("a/x"):
+        pass
+    steps.close()
+    assert shop.work.undoable() == [AX]
+    shop.work.undo_restore(AX)
+    assert shop.states() == last
+    assert shop.work.undoable() == []
+
+
+def test_what_was_undone_and_done_again_is_undone_with_the_others(shop: Root) -> None:
+    shop.full()
+    change(shop)
+    new = shop.states()
+    shop.restore()
+    everywhere = shop.work.undoable()
+    shop.work.undo_restore(AX)
+    assert shop.work.undoable() == [address for address in everywhere if address != AX]
+    assert shop.work.undoable(redo=True) == [AX]
+    shop.work.undo_restore(AX, redo=True)
+    assert (shop.work.undoable(), shop.work.undoable(redo=True)) == (everywhere, [])
+    for address in everywhere:
+        shop.work.undo_restore(address)
+    assert shop.states() == new
+    assert (shop.work.undoable(), shop.work.undoable(redo=True)) == ([], everywhere)

@@ -274,6 +274,9 @@ def test_what_is_damaged_there_is_found_and_brought_again(shop: Root, place: Pat
     copy.write_bytes(data[:-1] + b"?")
     assert shop.verify(str(place)).damaged == {first.id}
     assert shop.verify().is_whole, "the first is not blamed for the second"
+    assert not shop.work.checks()[str(first.id)].problems
+    assert shop.work.checks(str(place))[str(first.id)].problems
+    assert "damaged" in Cli(shop.path).ok("backup", "list", str(place)).text
     # A prune believes neither a damaged copy nor its own: the last good state stays.
     finished(shop.work.prune())
     report = shop.backup()
@@ -290,3 +293,31 @@ def test_a_second_place_within_the_root_is_refused_before_any_work(shop: Root, w
     with pytest.raises(ProntoError):
         shop.backup()
     assert shop.ids() == []
+
+
+def test_where_nothing_may_be_pruned_there_it_is_told(shop: Root, place: Path) -> None:
+    shop.backup()
+    (manifest,) = place.rglob(MANIFEST_FILE)
+    manifest.write_text("{}")
+    cli = Cli(shop.path)
+    for words in ((), ("--dry-run",)):
+        outcome = cli("backup", "prune", *words)
+        assert outcome.code == 1
+        assert "in the second place nothing" in outcome.err
+        assert "a manifest cannot be read" in outcome.err
+    outcome = cli("jobs", "once", "prune")
+    assert outcome.code == 1
+    assert "the second place was not pruned: a manifest cannot be read" in outcome.err
+
+
+def test_a_root_that_lost_its_index_knows_its_own_backups_again(shop: Root, place: Path, tmp_path: Path) -> None:
+    other = other_root(tmp_path, place)
+    shop.full()
+    other.full()
+    before = shop.work.root_id()
+    for file in (shop.path / "registry").glob("jobs.db*"):
+        file.unlink()
+    again = Root(shop.path)
+    assert again.work.root_id() == before
+    finished(again.work.restoring(str(place), into=str(tmp_path / "into")).steps())
+    assert states_at(tmp_path / "into") == shop.states()

@@ -304,7 +304,7 @@ def test_with_a_manifest_that_cannot_be_read_nothing_goes(filled: Cli) -> None:
     for options in ((), ("--dry-run",)):
         outcome = filled("backup", "prune", "-q", *options)
         assert (outcome.code, outcome.out) == (1, b"")
-        assert "a manifest cannot be read" in one_line(outcome.err)
+        assert "a manifest cannot be read; 'prontodb backup list' shows it" in one_line(outcome.err)
     assert len(list(filled.root.glob("backups/full/*"))) == 3
 
 

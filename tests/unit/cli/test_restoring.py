@@ -199,7 +199,7 @@ def test_a_damaged_backup_is_refused_before_anything_is_touched(cli: Cli, saved:
         (("--undo", "20261121"), "--undo takes no backup"),
         (("--undo", "--cursor", "home"), "--cursor goes with --user"),
         (("--undo",), "nothing of the last restore can be undone"),
-        (("--redo",), "--redo needs --user"),
+        (("--redo",), "nothing of the last restore can be redone"),
         (("--redo", *HOME), "nothing there can be redone"),
         (("--undo", "--redo"), "--undo and --redo do not go together"),
         (("a", "b"), "one word too many"),
