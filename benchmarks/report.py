@@ -70,7 +70,7 @@ def rows_in(results: Mapping[str, Any]) -> list[Row]:
 
 def figure(value: float, unit: str) -> str:
     """Return a figure with its unit, to three significant digits."""
-    places = 0 if value == 0 or abs(value) >= 100 else 1 if abs(value) >= 10 else 2
+    places = 0 if value == 0 or abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 0.01 else 4
     text = f"{value:,.{places}f}"
     return text + (unit if unit == "x" else f" {unit}" if unit else "")
 

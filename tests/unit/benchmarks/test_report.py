@@ -76,8 +76,8 @@ def test_a_busy_machine_is_named(tmp_path: Path) -> None:
 
 
 def test_figures_have_three_digits() -> None:
-    assert [figure(value, "x") for value in (0.0, 0.256, 5.02, 27.46, 1234.5)] == [
-        "0x", "0.26x", "5.02x", "27.5x", "1,234x",
+    assert [figure(value, "x") for value in (0.0, 0.00163, 0.256, 5.02, 27.46, 1234.5)] == [
+        "0x", "0.0016x", "0.26x", "5.02x", "27.5x", "1,234x",
     ]  # fmt: skip
 
 
