@@ -334,6 +334,7 @@ class SessionManager:
     reap = _waiting(manager.SessionManager.reap)
     restore = _waiting(manager.SessionManager.restore)
     undo_restore = _waiting(manager.SessionManager.undo_restore)
+    migrate = _waiting(manager.SessionManager.migrate)
     run_job = _waiting(manager.SessionManager.run_job)
     jobs = _waiting(manager.SessionManager.jobs)
     job_runs = _waiting(manager.SessionManager.job_runs)

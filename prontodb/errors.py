@@ -3,7 +3,7 @@
 ProntoError
 ├── InvalidInputError        correct the call
 │   ├── InvalidAddressError, InvalidKeyError, InvalidPathError, InvalidValueError
-│   ├── InvalidTtlError, InvalidSettingsError, InvalidImportError
+│   ├── InvalidTtlError, InvalidSettingsError, InvalidImportError, InvalidSourceError
 │   ├── LimitError           smaller, or raise the named limit
 │   ├── NotANumberError      increment of something that is no whole number
 │   └── UnsupportedBackendError
@@ -94,6 +94,10 @@ class InvalidSettingsError(InvalidInputError):
 
 class InvalidImportError(InvalidInputError):
     """A line of an import that is not an exported entry."""
+
+
+class InvalidSourceError(InvalidInputError):
+    """What a migration was to read is no database of the old program, or a damaged one; nothing was imported."""
 
 
 class LimitError(InvalidInputError):

@@ -21,6 +21,7 @@ from prontodb.errors import InvalidInputError, InvalidSettingsError
 from prontodb.jobs.book import JobBook
 from prontodb.keystore import Keystore
 from prontodb.log import event
+from prontodb.migration.plan import Options
 from prontodb.model.address import DEFAULT_NAME, Address
 from prontodb.model.clock import Clock
 from prontodb.model.holder import EXCLUSIVE, READ, SHARED
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from prontodb.jobs.book import JobRow
     from prontodb.jobs.compact import CompactReport
     from prontodb.jobs.sweep import SweepReport
+    from prontodb.migration.report import MigrationReport
     from prontodb.model.progress import Progress
     from prontodb.model.reports import CopyReport, ImportReport, ReapReport
     from prontodb.registry.jobs import Run
@@ -353,6 +355,44 @@ class SessionManager:
         wanted = as_address(address)
         await self._engine.release(wanted)
         await self._engine.beside(lambda: self._upkeep.work.undo_restore(wanted, redo=redo))
+
+    async def migrate(
+        self,
+        source: str | os.PathLike[str],
+        *,
+        mapping: Mapping[str, Address | str] | None = None,
+        delimiter: str = ".",
+        on_conflict: str = "keep",
+        skip: Iterable[str] = (),
+        dry_run: bool = False,
+        report_to: str | os.PathLike[str] | None = None,
+        scratch: str | os.PathLike[str] | None = None,
+        progress: Show = None,
+    ) -> MigrationReport:
+        """Bring over an old database, the old program's folder, or an old backup; see `prontodb help migrate`.
+
+        `mapping`: addresses by the names of old places, as the report has them in `places`; `skip`: files of the
+        source to leave out. Keys that an address has with something else are kept and reported, or with `on_conflict`
+        'replace' written over, or with 'fail' nothing is written and `ConflictError` raised. `report_to` is a file for
+        all reported rows (JSON lines), `scratch` the folder for private copies of the source meanwhile.
+        The source is only read. Each address is put in whole by one rename; one that is held, or fails otherwise, is in
+        `failed` and stays as it was. Raises `InvalidSourceError`, `BusyError` for a source in use, `NotFoundError`,
+        before anything is written.
+        """
+        options = Options(
+            mapping={old: as_address(address) for old, address in (mapping or {}).items()},
+            delimiter=delimiter,
+            on_conflict=on_conflict,
+            skip=tuple(skip),
+        )
+        return await self._upkeep.migrate(
+            source,
+            options,
+            dry_run=dry_run,
+            scratch=None if scratch is None else _as_path(scratch),
+            report_to=None if report_to is None else _as_path(report_to),
+            show=progress,
+        )
 
     async def run_job(self, name: str, *, progress: Show = None) -> JobResult:
         """Run one of the jobs now, as the schedule would: recorded, within its rules. Raises when it failed."""

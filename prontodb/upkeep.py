@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from prontodb.backup.prune import PruneReport
     from prontodb.backup.verify import VerifyReport
     from prontodb.engine.sqlite.engine import SqliteEngine
+    from prontodb.migration.plan import Options
+    from prontodb.migration.report import MigrationReport
     from prontodb.model.clock import Clock
     from prontodb.model.layout import Layout
     from prontodb.model.progress import Progress
@@ -184,6 +186,37 @@ class Upkeep:
         for live in own:
             report = await self._sweep_own(live, report)
         return True
+
+    # Migration
+
+    async def migrate(
+        self,
+        source: object,
+        options: Options,
+        *,
+        dry_run: bool,
+        scratch: str | None,
+        report_to: str | None,
+        show: Show,
+    ) -> MigrationReport:
+        """Plan a migration, and unless `dry_run` do it; our own open keystores of its addresses are let go first."""
+        migration = await self._engine.beside(lambda: self.work.migration(source, options, scratch=scratch))
+        try:
+            if report_to is not None:
+                await self._engine.beside(lambda: migration.check_writable(report_to), brief=True)
+            await self.drive(lambda _: migration.planning(), show)
+            if dry_run:
+                report = await self._engine.beside(migration.planned)
+            else:
+                for address in migration.targets:
+                    await self._engine.release(address)
+                report = await self.drive(migration.applying, show)
+            if report_to is not None:
+                await self._engine.beside(lambda: migration.write_report(report_to, report))
+            return report
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._engine.beside(migration.close)
 
     # Jobs
 

@@ -49,6 +49,9 @@ if TYPE_CHECKING:
     from prontodb.backup.prune import PruneReport
     from prontodb.backup.verify import VerifyReport
     from prontodb.jobs.compact import CompactReport
+    from prontodb.migration.plan import Options
+    from prontodb.migration.run import Migration
+    from prontodb.migration.saved import SavedPlan
     from prontodb.model.clock import Clock
     from prontodb.model.progress import Progress
     from prontodb.model.settings import Settings
@@ -341,6 +344,25 @@ class Work:
         except ProntoError as error:
             return replace(report, not_pruned=str(error))
         return replace(report, second_place=second)
+
+    # Migration
+
+    def migration(
+        self, source: object, options: Options, *, scratch: str | None = None, plan: SavedPlan | None = None
+    ) -> Migration:
+        """Return a migration of an old database, folder or backup into this root, to be planned and applied."""
+        from prontodb.migration.run import Migration
+
+        return Migration(
+            source,
+            options,
+            self._lifecycle,
+            self._settings.limits,
+            self._clock,
+            lambda: folders.listed(self._layout),
+            scratch=scratch,
+            plan=plan,
+        )
 
     # Restore
 

@@ -60,6 +60,7 @@ COMMANDS = {
     "jobs history": ("jobs", "do_jobs_history", "list the last runs", BACKUP),
     "export": ("transfer", "do_export", "print entries as JSON lines", TRANSFER),
     "import": ("transfer", "do_import", "store entries from JSON lines", TRANSFER),
+    "migrate": ("migrating", "do_migrate", "bring an old database, folder or backup over", TRANSFER),
     "settings show": ("about", "do_settings_show", "print every setting of this root", ABOUT),
     "settings check": ("about", "do_settings_check", "say whether the settings file is right", ABOUT),
     "doctor": ("about", "do_doctor", "examine this root, and repair it on request", ABOUT),

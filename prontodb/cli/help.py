@@ -62,6 +62,13 @@ _MEANING = {
     "--redo": "take an undo back",
     "--limit": "this many at most",
     "--trust-clock": "the wall clock is right now, however it was set: sweep by it",
+    "--map": "where one old place goes, by its name in the plan; as often as needed",
+    "--skip": "leave out one file of the source; as often as needed",
+    "--delimiter": "what separates the parts of old addresses, instead of a dot",
+    "--report": "write every reported row into this file, as JSON lines",
+    "--save-plan": "write the plan into this file",
+    "--plan": "apply this saved plan, if its source is still the same",
+    "--scratch": "where private copies of the source lie meanwhile (default: TMPDIR)",
 }
 _EVERYWHERE = ("--user", "--cursor", "--root", "--json", "--quiet", "--log", "--debug")
 

@@ -63,10 +63,20 @@ OPTIONS: dict[str, str | None] = {
     "--redo": None,
     "--limit": "N",
     "--trust-clock": None,
+    "--map": "OLD=USER/CURSOR",
+    "--skip": "NAME",
+    "--delimiter": "X",
+    "--report": "FILE",
+    "--save-plan": "FILE",
+    "--plan": "FILE",
+    "--scratch": "DIR",
 }
 """Every option there is; the text is what its value is called, None a switch."""
 
 SHORT = {"-p": "--project", "-n": "--namespace", "-q": "--quiet", "-h": "--help", "-y": "--yes"}
+
+REPEATED = frozenset(("--map", "--skip"))
+"""Options that may stand several times, and all count."""
 
 GLOBAL = frozenset(("--user", "--cursor", "--root", "--log", "--json", "--quiet", "--debug", "--help", "--version"))
 """Options that every command takes."""
@@ -103,10 +113,11 @@ class Syntax:
 class Line:
     """A command line taken apart, before anybody looked at what it asks for."""
 
-    __slots__ = ("literal_from", "options", "unknown", "words")
+    __slots__ = ("literal_from", "options", "repeated", "unknown", "words")
 
     def __init__(self, argv: Sequence[str]) -> None:
         self.options: dict[str, str] = {}
+        self.repeated: dict[str, list[str]] = {}
         self.words: list[str] = []
         self.unknown: list[str] = []
         self.literal_from: int | None = None
@@ -139,6 +150,8 @@ class Line:
             value = rest.pop(0)
         # The last one counts, so that an alias with a default can be overruled.
         self.options[name] = value
+        if name in REPEATED:
+            self.repeated.setdefault(name, []).append(value)
 
     def command(self) -> str:
         """Return the command's name and take it off the words; the empty string when there is none."""
@@ -176,10 +189,16 @@ class Line:
 class Args:
     """What a handler is given: the words and options of its command, all of them known to its syntax."""
 
-    __slots__ = ("_options", "_words", "command")
+    __slots__ = ("_options", "_repeated", "_words", "command")
 
-    def __init__(self, command: str, words: dict[str, list[str]], options: dict[str, str]) -> None:
-        self.command, self._words, self._options = command, words, options
+    def __init__(
+        self,
+        command: str,
+        words: dict[str, list[str]],
+        options: dict[str, str],
+        repeated: dict[str, list[str]] | None = None,
+    ) -> None:
+        self.command, self._words, self._options, self._repeated = command, words, options, repeated or {}
 
     def word(self, name: str) -> str:
         """A word that must be there."""
@@ -197,6 +216,10 @@ class Args:
     def text(self, option: str) -> str | None:
         """The value of an option; None when it was not given."""
         return self._options.get(option)
+
+    def texts(self, option: str) -> list[str]:
+        """Every value of an option that may stand several times."""
+        return self._repeated.get(option, [])
 
     def seconds(self, option: str, *, or_zero: bool = False) -> float | None:
         """Return the seconds given with an option, above 0 or with `or_zero` also 0; None when it was left out."""
@@ -238,7 +261,7 @@ def match(command: str, syntax: Syntax, line: Line) -> Args:
     for name in line.options:
         if name not in allowed:
             raise UsageError(f"{name} is no option of {command}", command)
-    return Args(command, _named(command, syntax.words, line.words), line.options)
+    return Args(command, _named(command, syntax.words, line.words), line.options, line.repeated)
 
 
 def _named(command: str, wanted: tuple[str, ...], given: list[str]) -> dict[str, list[str]]:

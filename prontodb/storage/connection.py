@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     class Connection(Protocol):
         """What we use of sqlcipher3's connection, which has no types of its own."""
 
+        text_factory: Callable[[bytes], object]
+
         @property
         def in_transaction(self) -> bool: ...
         def execute(self, sql: str, parameters: Sequence[object] = ..., /) -> Cursor: ...
@@ -101,7 +103,7 @@ def connect(
     kind = "ro" if mode == READ_ONLY else "ro&immutable=1" if mode == IMMUTABLE else "rw"
     try:
         connection: Connection = sqlite.connect(
-            f"file:{_quoted(path)}?mode={kind}",
+            f"{uri(path)}?mode={kind}",
             uri=True,
             timeout=busy_timeout_ms / 1_000,
             isolation_level=None,
@@ -118,9 +120,9 @@ def connect(
     return connection
 
 
-def _quoted(path: str) -> str:
-    """Escape what has a meaning in a file URI."""
-    return path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+def uri(path: str) -> str:
+    """Return a path as a file URI, without parameters: what has a meaning there is escaped."""
+    return "file:" + path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
 
 
 def _set_up(connection: Connection, mode: str, durability: str) -> None:

@@ -21,7 +21,7 @@ from prontodb.model.layout import ADDRESSES, BACKUPS_LOCK_FILE, REGISTRY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from types import TracebackType
 
 FOLDER_MODE = 0o700
@@ -352,6 +352,25 @@ def kind(found: os.stat_result) -> str:
         (stat.S_ISCHR, "a device"),
     )
     return next((name for test, name in kinds if test(found.st_mode)), "something else")
+
+
+def publish_beside(path: str, chunks: Iterable[bytes]) -> None:
+    """Write a private file into a folder that need not be ours: whole or not at all, in the place of a file there."""
+    above, name = os.path.split(path)
+    try:
+        fd = os.open(above, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise translated(error, above) from error
+    with Folder(fd, above) as folder:
+        staged = f".{name[:64]}.{os.urandom(6).hex()}.tmp"
+        with NewFile(folder, staged) as file:
+            for chunk in chunks:
+                file.write(chunk)
+        try:
+            folder.rename(staged, name)
+        except BaseException:
+            folder.remove(staged)
+            raise
 
 
 def _check_ours(found: os.stat_result, path: str, fd: int | None, wanted: int) -> None:

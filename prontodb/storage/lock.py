@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import os
 import random
+import struct
 import time
 
 from prontodb.errors import BusyError, UnsafePathError, shown
@@ -36,6 +37,7 @@ ASKED = b"?"
 """Somebody asks the session to end."""
 EVICTED = b"!"
 """Somebody has put the session out: what its holder remembers counts no more."""
+_POINTER_BYTES = 8
 _MARK_BYTES = 1 + ID_CHARACTERS
 _MAX_BYTES = _MARK_BYTES + MAX_RECORD_BYTES + 1
 
@@ -372,3 +374,22 @@ def _record(fd: int) -> Holder | None:
         time.sleep(POLL_S / 2)
         found = decode(os.pread(fd, _MAX_BYTES, 0)[_MARK_BYTES:])
     return found
+
+
+# Record locks, SQLite's kind: looked at, never taken
+
+_RECORD_LOCK = "hhqqi4x"
+"""struct flock of 64-bit Linux: type, whence, start, length, pid (fcntl(2))."""
+
+
+def is_locked(fd: int, first: int, length: int) -> bool:
+    """True when anybody holds a record lock on some of these bytes; False where the system does not tell."""
+    query = getattr(fcntl, "F_OFD_GETLK", None)
+    if query is None or struct.calcsize("P") != _POINTER_BYTES:
+        return False
+    wanted = struct.pack(_RECORD_LOCK, fcntl.F_WRLCK, os.SEEK_SET, first, length, 0)
+    try:
+        found = fcntl.fcntl(fd, query, wanted)
+    except OSError:
+        return False  # a file system without them
+    return bool(struct.unpack(_RECORD_LOCK, found)[0] != fcntl.F_UNLCK)

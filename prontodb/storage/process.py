@@ -88,6 +88,22 @@ def lock_owners(path: str, first: int, last: int, *kinds: str) -> list[Process]:
     return list(owners.values())
 
 
+def is_open_here(identity: tuple[int, int]) -> bool:
+    """True when this process has a file open, given as device and inode; False where that cannot be told."""
+    try:
+        numbers = os.listdir(f"{PROC}/self/fd")
+    except OSError:
+        return False
+    for number in numbers:
+        try:
+            found = os.stat(f"{PROC}/self/fd/{number}")
+        except OSError:
+            continue  # the descriptor of the listing itself
+        if (found.st_dev, found.st_ino) == identity:
+            return True
+    return False
+
+
 def _name_of(pid: int) -> str:
     try:
         with open(f"{PROC}/{pid}/comm") as file:

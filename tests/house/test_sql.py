@@ -4,7 +4,7 @@ import re
 
 from tests.house.source import sources, texts
 
-SPEAKERS = ("prontodb/engine/sqlite/", "prontodb/registry/", "prontodb/storage/")
+SPEAKERS = ("prontodb/engine/sqlite/", "prontodb/migration/", "prontodb/registry/", "prontodb/storage/")
 
 # Our SQL has its keywords in capitals: that tells a statement from a sentence.
 STATEMENT = re.compile(

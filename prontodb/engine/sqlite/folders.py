@@ -43,6 +43,11 @@ def _template(folder: Folder) -> bytes:
     return _TEMPLATE[0]
 
 
+def create_keystore(folder: Folder) -> None:
+    """Write an empty keystore into a folder that nobody else sees."""
+    folder.create(KEYSTORE_FILE, schema.image_for_new_keystore(_template(folder)))
+
+
 def exists(layout: Layout, address: Address) -> bool:
     """True when the folder of the address is there (whatever is in it)."""
     try:
@@ -145,7 +150,7 @@ def stage(layout: Layout, address: Address, created_at_ms: int) -> Staged:
     """Build a complete, empty keystore beside its place. The caller publishes or discards it."""
     staged = stage_nothing(layout, address)
     try:
-        staged.folder.create(KEYSTORE_FILE, schema.image_for_new_keystore(_template(staged.folder)))
+        create_keystore(staged.folder)
         staged.folder.create(METADATA_FILE, metadata.image(created_at_ms))
     except BaseException:
         staged.discard()

@@ -322,15 +322,17 @@ class Lifecycle:
             fencing.at(self.layout, address, Limits(wait_s=self._wait_s), self._clock, work)
         event("address.history", address=address, kept=keep)
 
-    def restore(self, address: Address, build: Callable[[Folder], int]) -> str | None:
+    def restore(
+        self, address: Address, build: Callable[[Folder], int], purpose: str = "restore", done: str = "restored"
+    ) -> str | None:
         """Put another keystore in the place of an address's, or make the address; return what keeps the old one.
 
         `build` fills the folder, which nobody sees yet, with keystore and metadata, and returns when the address was
         created. Refused while sessions are at the address. After a crash at any step the old contents are in their
-        place, or the new ones.
+        place, or the new ones. `purpose` and `done` say what it is for, to whoever waits and in the log.
         """
         self.prepare_root()
-        with self.hold(address, f"restore {address}"):
+        with self.hold(address, f"{purpose} {address}"):
             self.check_no_sessions(address)
             folders.remove_remains(self.layout, address)
             staged = folders.stage_nothing(self.layout, address)
@@ -338,7 +340,7 @@ class Lifecycle:
             try:
                 created_at_ms = build(staged.folder)
                 _step("restore.staged")
-                with self._hold_creation(address.user, f"restore {address}"):
+                with self._hold_creation(address.user, f"{purpose} {address}"):
                     if not folders.exists(self.layout, address):
                         folders.check_no_twin(self.layout, address)
                     old = staged.replace(self._clock.wall_ms(), lambda: _step("restore.aside"))
@@ -354,7 +356,7 @@ class Lifecycle:
             _step("restore.placed")
             if self._registrar is not None:
                 self._registrar.created(address, created_at_ms)
-            event("address.restored", address=address, kept=old)
+            event(f"address.{done}", address=address, kept=old)
             _step("restore.registered")
             return old
 

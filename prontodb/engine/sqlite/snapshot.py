@@ -166,13 +166,18 @@ def last_change_ms(connection: Connection) -> int | None:
 # Making one a keystore again
 
 
-def open_staged(path: str) -> Connection:
-    """Open a whole copy that nobody else can see yet, to be changed; losing it to a crash loses nothing."""
+def open_staged(path: str, *, unlogged: bool = False) -> Connection:
+    """Open a whole copy that nobody else can see yet, to be changed; losing it to a crash loses nothing.
+
+    `unlogged`: an error in the middle loses it too, and nothing is written twice.
+    """
     connection = sqlite.connect(path)
 
     def check() -> None:
         schema.check(connection, path, wal=False)
         connection.execute("PRAGMA synchronous=OFF").close()
+        if unlogged:
+            connection.execute("PRAGMA journal_mode=OFF").close()
         sqlite.lock_down(connection)
 
     return sqlite.checked(connection, path, check)

@@ -1,0 +1,367 @@
+"""The source of a migration: a file, the old program's folder, or an old backup; copied to a private folder and tested.
+
+Everything is read before anything is decided, and what cannot be understood stops the whole, unless it is left out by
+name: half an import would look like a whole one.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar
+
+from prontodb.errors import InvalidInputError, InvalidSourceError, NotFoundError, ProntoError, StorageFullError, shown
+from prontodb.migration import cursors, formats
+from prontodb.migration.archive import unpack
+from prontodb.migration.places import BACKUP_NAME
+from prontodb.model.progress import Progress
+from prontodb.storage.foreign import (
+    GZIP_MAGIC,
+    INDEX_FILE,
+    SIDE_FILES,
+    SQLITE_MAGIC,
+    Found,
+    SourceFile,
+    beginning,
+    below,
+    copied,
+    stamp,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Generator, Iterable
+
+    from prontodb.migration.cursors import Cursor
+    from prontodb.migration.formats import Tables
+    from prontodb.storage.files import Folder
+
+    T = TypeVar("T")
+
+FILE, FOLDER, BACKUP = "file", "folder", "backup"
+_ENDINGS = (".db", ".prdb")
+MAX_FAULTS_NAMED = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Database:
+    """One old database: its name below the source, its settled private copy, and what it holds."""
+
+    name: str
+    copy: str
+    tables: Tables
+    folder: str
+    """The name of the folder it lay in."""
+    is_top: bool
+    """True when that is the folder that was named as the source."""
+
+    @property
+    def file(self) -> str:
+        """Its name alone."""
+        return self.name.rpartition("/")[2]
+
+
+@dataclass(slots=True, kw_only=True)
+class Source:
+    """All that a migration reads. `cursors` maps the name of a database to the cursor files that name it."""
+
+    path: str
+    kind: str
+    databases: list[Database] = field(default_factory=list)
+    cursors: dict[str, list[Cursor]] = field(default_factory=dict)
+    files: list[SourceFile] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def checked_path(path: object, *apart: str) -> str:
+    """Return the absolute path of a source that exists, links resolved; what we write must not lie inside it."""
+    text = os.fspath(path) if isinstance(path, os.PathLike) else path
+    if not isinstance(text, str) or not text or "\x00" in text:
+        raise InvalidInputError("a source is the path of an old database, of the old program's folder, or of a backup")
+    found = os.path.realpath(text)
+    if stamp(found) is None:
+        raise NotFoundError(f"there is no {shown(text)}; the old program kept its data in ~/.local/data/odx/prontodb")
+    for other in apart:
+        inside = os.path.realpath(other)
+        if inside == found or inside.startswith(found.rstrip("/") + "/"):
+            raise InvalidInputError(
+                f"{shown(inside)} lies in the source {shown(found)}, which must stay as it is; name the old folder "
+                "itself, or write elsewhere (--root, --scratch, --report)"
+            )
+        if found.startswith(inside.rstrip("/") + "/"):
+            raise InvalidInputError(f"{shown(found)} lies in the present root {shown(inside)}; it is not an old one")
+    return found
+
+
+class Taking:
+    """Copies a source into a private folder and tests every database of it; `steps` returns the `Source`."""
+
+    def __init__(self, path: str, folder: Folder, skip: Collection[str]) -> None:
+        self._path, self._folder, self._skip = path, folder, frozenset(skip)
+        self._faults: list[ProntoError] = []
+        self._copies = self._done_bytes = self._total_bytes = 0
+        self._skipped: set[str] = set()
+
+    def steps(self) -> Generator[Progress, None, Source]:
+        """Do it. Raises `InvalidSourceError`, `BusyError` and `ConflictError`, before which nothing was imported."""
+        if os.path.isdir(self._path):
+            source = yield from self._from_folder()
+        else:
+            begin = beginning(self._path, len(SQLITE_MAGIC))
+            if begin.startswith(GZIP_MAGIC):
+                source = yield from self._from_backup()
+            else:
+                source = yield from self._from_file(begin)
+        unused = self._skip - self._skipped
+        if unused:
+            raise InvalidInputError(f"--skip names {shown(sorted(unused)[0])}, which the source does not hold")
+        self._refuse_faults()
+        if not source.databases:
+            raise InvalidSourceError(f"{shown(self._path)} holds no database of the old program (table kvstore or kv)")
+        return source
+
+    def _refuse_faults(self) -> None:
+        if not self._faults:
+            return
+        first = self._faults[0]
+        if len(self._faults) == 1:
+            raise first
+        texts = "; ".join(str(error) for error in self._faults[:MAX_FAULTS_NAMED])
+        raise InvalidSourceError(
+            f"{len(self._faults)} files cannot be used: {texts}; leave them out by name (--skip), or mend them"
+        )
+
+    def _is_skipped(self, name: str) -> bool:
+        if name in self._skip:
+            self._skipped.add(name)
+            return True
+        return False
+
+    # One file
+
+    def _from_file(self, begin: bytes) -> Generator[Progress, None, Source]:
+        folder, file = os.path.split(self._path)
+        if not begin:
+            raise InvalidSourceError(f"{shown(file)} is empty: it holds no database; nothing was imported")
+        if begin != SQLITE_MAGIC:
+            raise InvalidSourceError(f"{shown(file)} is no database of SQLite, or is encrypted; nothing was imported")
+        source = Source(path=self._path, kind=FILE)
+        self._total_bytes = self._size_of(self._path)
+        yield from self._take(source, file, self._path, os.path.basename(folder), is_top=True)
+        self._refuse_faults()
+        # Whoever names one database may have cursors for it, which say whose it is.
+        for place, above in ((folder, folder), (os.path.dirname(folder), os.path.dirname(folder))):
+            path = f"{place}/{cursors.CURSOR_FOLDER}"
+            if os.path.isdir(path) and not os.path.islink(path):
+                names = [f"{cursors.CURSOR_FOLDER}/{found.name}" for found in below(path) if found.is_file]
+                self._cursors_of_file(source, file, above, names)
+        return source
+
+    def _cursors_of_file(self, source: Source, file: str, above: str, names: Iterable[str]) -> None:
+        for name in names:
+            if not cursors.is_cursor_file(name):
+                continue
+            try:
+                cursor = cursors.read(f"{above}/{name}", name)
+            except ProntoError as error:
+                source.notes.append(str(error))
+                continue
+            targets = {os.path.realpath(path) for path in _candidates(cursor, above, os.path.dirname(self._path))}
+            if self._path in targets:
+                source.cursors.setdefault(file, []).append(cursor)
+
+    # A folder
+
+    def _from_folder(self) -> Generator[Progress, None, Source]:
+        source = Source(path=self._path, kind=FOLDER)
+        found = below(self._path)
+        databases = [one for one in found if self._is_database(one, {other.name for other in found}, source)]
+        self._total_bytes = sum(self._size_of(f"{self._path}/{one.name}") for one in databases)
+        self._check_room()
+        for one in databases:
+            folder = os.path.dirname(one.name) or os.path.basename(self._path)
+            yield from self._take(
+                source, one.name, f"{self._path}/{one.name}", os.path.basename(folder), is_top="/" not in one.name
+            )
+        for one in found:
+            if cursors.is_cursor_file(one.name) and not self._is_skipped(one.name):
+                yield from self._cursor(source, one)
+        return source
+
+    def _is_database(self, one: Found, names: set[str], source: Source) -> bool:
+        """True for a file that is to be read as a database; what looks like one and is none is a fault."""
+        last = one.name.rpartition("/")[2]
+        for ending in (*SIDE_FILES, INDEX_FILE):
+            if last.endswith(ending):
+                if one.name.removesuffix(ending) not in names:
+                    source.notes.append(f"{one.name} has lost its database; it was left alone")
+                return False
+        if self._is_skipped(one.name):
+            if not cursors.is_cursor_file(one.name):
+                source.notes.append(f"{one.name} was left out (--skip)")
+            return False
+        if not one.is_file:
+            if last.endswith((*_ENDINGS, cursors.CURSOR_ENDING)):
+                self._faults.append(InvalidSourceError(f"{shown(one.name)} is {one.kind}; name what it leads to"))
+            return False
+        if BACKUP_NAME.fullmatch(last):
+            source.notes.append(f"{one.name} is an old backup, and no part of the present state; name it to migrate it")
+            return False
+        try:
+            begin = beginning(f"{self._path}/{one.name}", len(SQLITE_MAGIC))
+        except ProntoError as error:
+            self._faults.append(error)
+            return False
+        if begin == SQLITE_MAGIC:
+            return True
+        if last.endswith(_ENDINGS):
+            what = "no database of SQLite, or encrypted" if begin else "empty"
+            self._faults.append(InvalidSourceError(f"{shown(one.name)} is {what}; leave it out with --skip {one.name}"))
+        return False
+
+    def _cursor(self, source: Source, one: Found) -> Generator[Progress, None, None]:
+        try:
+            cursor = cursors.read(f"{self._path}/{one.name}", one.name)
+            yield from self._find(source, cursor)
+        except ProntoError as error:
+            self._faults.append(error)
+
+    def _find(self, source: Source, cursor: Cursor) -> Generator[Progress, None, None]:
+        """Note which database a cursor file names; one outside of the folder is read, too."""
+        above = os.path.dirname(os.path.dirname(f"{self._path}/{cursor.file}"))
+        existing = dict.fromkeys(
+            os.path.realpath(path) for path in _candidates(cursor, above, self._path) if os.path.isfile(path)
+        )
+        inside = [path for path in existing if path.startswith(self._path + "/")]
+        found = inside or list(existing)
+        if not found:
+            source.notes.append(f"{cursor.file} names {shown(cursor.database_path)}, which is not there")
+            return
+        if len(found) > 1:
+            raise InvalidSourceError(
+                f"cursor file {shown(cursor.file)} may mean {shown(found[0])} or {shown(found[1])}; "
+                "leave it out with --skip"
+            )
+        path = found[0]
+        name = path.removeprefix(self._path + "/")
+        if self._is_skipped(name):
+            return
+        if all(database.name != name for database in source.databases):
+            if inside:
+                return  # a fault that is told already
+            self._total_bytes += self._size_of(path)
+            yield from self._take(source, name, path, os.path.basename(os.path.dirname(path)), is_top=False)
+        source.cursors.setdefault(name, []).append(cursor)
+
+    # A backup
+
+    def _from_backup(self) -> Generator[Progress, None, Source]:
+        file = os.path.basename(self._path)
+        source = Source(path=self._path, kind=BACKUP)
+        self._total_bytes = self._size_of(self._path)
+        found = yield from self._told(unpack(self._path, file, self._folder), file)
+        assert found.source is not None
+        source.files.append(found.source)
+        named = BACKUP_NAME.fullmatch(file)
+        for name, member in found.files.items():
+            base = next((name.removesuffix(ending) for ending in SIDE_FILES if name.endswith(ending)), None)
+            if base in found.files or cursors.is_cursor_file(name) or self._is_skipped(name):
+                continue
+            for ending in SIDE_FILES:
+                if name + ending in found.files:
+                    os.rename(
+                        f"{self._folder.path}/{found.files[name + ending]}", f"{self._folder.path}/{member}{ending}"
+                    )
+            folder = os.path.basename(os.path.dirname(name)) or (named["database"] if named else "")
+            self._settle(source, name, f"{self._folder.path}/{member}", folder, is_top="/" not in name)
+        for name, member in found.files.items():
+            if cursors.is_cursor_file(name) and not self._is_skipped(name):
+                self._cursor_in_backup(source, name, f"{self._folder.path}/{member}")
+        return source
+
+    def _cursor_in_backup(self, source: Source, name: str, path: str) -> None:
+        """Note which database a cursor file in a backup names: one of the same backup, or none at all."""
+        try:
+            cursor = cursors.read(path, name)
+        except ProntoError as error:
+            self._faults.append(error)
+            return
+        above = "/" + os.path.dirname(os.path.dirname(name))
+        known = {f"/{database.name}": database.name for database in source.databases}
+        found = {known[path] for path in map(os.path.normpath, _candidates(cursor, above, "/")) if path in known}
+        if len(found) == 1:
+            source.cursors.setdefault(found.pop(), []).append(cursor)
+        else:
+            source.notes.append(f"{name} names {shown(cursor.database_path)}, which the backup does not hold")
+
+    # What all have in common
+
+    def _size_of(self, path: str) -> int:
+        sizes = (stamp(path + ending) for ending in ("", *SIDE_FILES))
+        return sum(found[2] for found in sizes if found is not None)
+
+    def _check_room(self) -> None:
+        free = shutil.disk_usage(self._folder.path).free
+        if self._total_bytes > free:
+            raise StorageFullError(
+                f"{shown(self._folder.path)} has {free:,} bytes free, and a copy of the source takes "
+                f"{self._total_bytes:,}; name another folder with --scratch"
+            )
+
+    def _told(self, work: Generator[int, None, T], name: str) -> Generator[Progress, None, T]:
+        while True:
+            try:
+                self._done_bytes += next(work)
+            except StopIteration as end:
+                found: T = end.value
+                return found
+            yield Progress(
+                what=name,
+                done=self._copies,
+                total=self._copies + 1,
+                done_bytes=self._done_bytes,
+                total_bytes=self._total_bytes,
+            )
+
+    def _take(
+        self, source: Source, name: str, path: str, folder: str, *, is_top: bool
+    ) -> Generator[Progress, None, None]:
+        """Copy one database and test the copy; what is wrong with it is kept for the end."""
+        copy = f"database-{self._copies}"
+        try:
+            source.files += yield from self._told(copied(path, name, self._folder, copy), name)
+        except StorageFullError:
+            raise
+        except ProntoError as error:
+            self._faults.append(error)
+            return
+        self._settle(source, name, f"{self._folder.path}/{copy}", folder, is_top=is_top)
+
+    def _settle(self, source: Source, name: str, copy: str, folder: str, *, is_top: bool) -> None:
+        self._copies += 1
+        try:
+            tables = formats.settle(copy, name)
+        except StorageFullError:
+            raise
+        except ProntoError as error:
+            self._faults.append(error)
+            return
+        for table in tables.unknown:
+            source.notes.append(f"{name}: table {shown(table)} is not the old program's; it was left alone")
+        source.databases.append(Database(name=name, copy=copy, tables=tables, folder=folder, is_top=is_top))
+
+
+_OLD_ROOT = "/odx/prontodb/"
+
+
+def _candidates(cursor: Cursor, above: str, top: str) -> list[str]:
+    """Return where the database of a cursor file may lie, the likeliest first.
+
+    A relative path begins at the folder of its database or at the old root. An absolute one into the old root is also
+    looked for at the same place of a root that was moved or copied.
+    """
+    path = cursor.database_path
+    if not path.startswith("/"):
+        return [f"{above}/{path}", f"{top}/{path}"]
+    _, found, rest = path.rpartition(_OLD_ROOT)
+    return [f"{top}/{rest}", path] if found else [path]
