@@ -51,9 +51,12 @@ def planned(root: Path, source: Path, *, work: Work | None = None, **options: An
         return migration.planned()
 
 
-def migrated(root: Path, source: Path, *, work: Work | None = None, **options: Any) -> MigrationReport:
+def migrated(
+    root: Path, source: Path, *, work: Work | None = None, scratch: Path | None = None, **options: Any
+) -> MigrationReport:
     """Migrate and return the report, which adds up."""
-    with (work or work_at(root)).migration(str(source), chosen(options)) as migration:
+    place = None if scratch is None else str(scratch)
+    with (work or work_at(root)).migration(str(source), chosen(options), scratch=place) as migration:
         finished(migration.planning())
         report = finished(migration.applying())
     assert report.read == report.migrated + report.expired + report.superseded + report.reported

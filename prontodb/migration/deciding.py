@@ -15,76 +15,117 @@ if TYPE_CHECKING:
     from prontodb.migration.ledger import Grouped, Ledger
     from prontodb.migration.plan import Plan
 
-LINES_A_STEP = 20_000
+KEYS_A_STEP = 5_000
 NAMED = 3
 """Old names or databases that a reason names."""
+LINES_A_LOOK = 50_000
+
+
+class _Key:
+    """The lines of one key, one after the other: only what decides between them is kept, however many there are."""
+
+    __slots__ = ("contents", "first_live", "identities", "key", "last", "newest", "slot", "undated")
+
+    def __init__(self, slot: int, key: str) -> None:
+        self.slot, self.key = slot, key
+        self.identities: set[str] = set()
+        self.newest: dict[str, Grouped] = {}
+        """The newest line of each database."""
+        self.first_live: dict[str, Grouped] = {}
+        """Of each database the first line that has not expired: what the old program showed."""
+        self.contents: set[tuple[int, int]] = set()
+        self.undated = False
+        self.last: Grouped | None = None
+
+    def add(self, line: Grouped, database: str, now_ms: int) -> None:
+        """Take the next line, in the order they were read."""
+        if len(self.identities) < NAMED:
+            self.identities.add(line.identity)
+        if len(self.contents) < NAMED:
+            self.contents.add((line.digest, line.expires))
+        self.undated = self.undated or line.updated == UNKNOWN
+        newest = self.newest.get(database)
+        if newest is None or line.updated >= newest.updated:
+            self.newest[database] = line
+        if database not in self.first_live and not _is_expired(line, now_ms):
+            self.first_live[database] = line
+        self.last = line
+
+    def choose(self) -> tuple[str, Grouped] | None:
+        """Return what was written last, and in which database; None when no time says which of several that is."""
+        assert self.last is not None  # a key has lines
+        if len(self.newest) == 1:
+            (database,) = self.newest
+            # Rows were only ever added: without times, the last one is what was written last.
+            return database, self.last if self.undated else self.newest[database]
+        newest = max(self.newest.items(), key=lambda item: (item[1].updated, item[1].n))
+        rivals = {(line.digest, line.expires) for line in self.newest.values() if line.updated == newest[1].updated}
+        return newest if len(self.contents if self.undated else rivals) == 1 else None
 
 
 class _Decided:
-    """What was decided of one page of lines, until it is written."""
+    """What was decided of some keys, until it is written."""
 
     def __init__(self) -> None:
-        self.fates: list[tuple[int, int, str, int, str, int]] = []
+        self.newest: list[tuple[int, int, str, int]] = []
+        self.refused: list[tuple[int, str, int, str]] = []
         self.flags: list[tuple[int, int, str, int]] = []
         self.shown: list[tuple[int, str, int, int]] = []
 
+    def write(self, ledger: Ledger) -> None:
+        """Write it."""
+        ledger.supersede(self.newest)
+        ledger.refuse_keys(self.refused)
+        ledger.flag(self.flags)
+        ledger.note_shown(self.shown)
+
+    def add(self, found: _Key, now_ms: int) -> None:
+        """Decide one key."""
+        slot, key = found.slot, found.key
+        if len(found.identities) > 1:
+            told = " and ".join(sorted(name.replace("\x1f", "|") or key for name in found.identities))
+            self.refused.append((Reason.TWIN_KEY, told, slot, key))
+            return
+        chosen = found.choose()
+        if chosen is None:
+            self.refused.append((Reason.UNCLEAR_WHICH, " and ".join(sorted(found.newest)[:NAMED]), slot, key))
+            return
+        database, newest = chosen
+        is_expired = _is_expired(newest, now_ms)
+        self.newest.append((EXPIRED if is_expired else MIGRATED, slot, key, newest.n))
+        if found.undated:
+            self.flags.append((BY_ROW, slot, key, newest.n))
+        first = found.first_live.get(database)
+        if first is not None and first.n != newest.n and (is_expired or first.digest != newest.digest):
+            self.shown.append((slot, key, first.n, newest.n))
+
 
 def decide(ledger: Ledger, plan: Plan) -> Generator[Progress, None, None]:
-    """Decide every line that is not alone with its address and key. Yields after each page."""
+    """Decide every line that is not alone with its address and key. Yields now and then."""
     databases = [origin.database for origin in plan.origins]
     total, done = plan.rows, 0
-    for page in ledger.groups(LINES_A_STEP):
-        decided = _Decided()
-        for slot, key, lines in page:
-            done += len(lines)
-            _decide(slot, key, lines, databases, plan.now_ms, decided)
-        ledger.decide(decided.fates)
-        ledger.flag(decided.flags)
-        ledger.note_shown(decided.shown)
-        yield Progress(what="deciding", done=min(done, total), total=total)
-
-
-def _decide(slot: int, key: str, lines: list[Grouped], databases: list[str], now_ms: int, decided: _Decided) -> None:
-    def report(reason: Reason, names: set[str]) -> None:
-        # None of them may pass for what was written last.
-        told = " and ".join(sorted(names)[:NAMED])
-        decided.fates += [(REPORTED, reason, told, slot, key, line.n) for line in lines]
-
-    identities = {line.identity for line in lines}
-    if len(identities) > 1:
-        report(Reason.TWIN_KEY, {name.replace("\x1f", "|") or key for name in identities})
-        return
-    several = {databases[line.origin] for line in lines}
-    if len(several) > 1:
-        found = _newest_of_several(lines, databases)
-        if found is None:
-            report(Reason.UNCLEAR_WHICH, several)
+    last = (-1, "")
+    while True:
+        decided, keys = _Decided(), 0
+        current: _Key | None = None
+        for line in ledger.undecided(last):
+            if current is None or (current.slot, current.key) != line[:2]:
+                if current is not None:
+                    decided.add(current, plan.now_ms)
+                    last, keys, current = (current.slot, current.key), keys + 1, None
+                    if keys >= KEYS_A_STEP:
+                        break
+                current = _Key(line.slot, line.key)
+            current.add(line, databases[line.origin], plan.now_ms)
+            done += 1
+            if done % LINES_A_LOOK == 0:
+                yield Progress(what="deciding", done=min(done, total), total=total)
+        if current is not None:
+            decided.add(current, plan.now_ms)
+            last = (current.slot, current.key)
+        elif not keys:
             return
-        newest = found
-    elif any(line.updated == UNKNOWN for line in lines):
-        # Rows were only ever added: the last one is what was written last.
-        newest = lines[-1]
-        decided.flags.append((BY_ROW, slot, key, newest.n))
-    else:
-        newest = max(lines, key=lambda line: (line.updated, line.n))
-    is_expired = _is_expired(newest, now_ms)
-    decided.fates += [(SUPERSEDED, 0, "", slot, key, line.n) for line in lines if line is not newest]
-    decided.fates.append((EXPIRED if is_expired else MIGRATED, 0, "", slot, key, newest.n))
-    # The old program showed the first row that had not expired, of the database that it had open.
-    own = [line for line in lines if databases[line.origin] == databases[newest.origin]]
-    first = next((line for line in own if not _is_expired(line, now_ms)), None)
-    if first is not None and first is not newest and (is_expired or first.digest != newest.digest):
-        decided.shown.append((slot, key, first.n, newest.n))
-
-
-def _newest_of_several(lines: list[Grouped], databases: list[str]) -> Grouped | None:
-    """Return the newest line over several databases; None when no time says which that is."""
-    if any(line.updated == UNKNOWN for line in lines):
-        return lines[-1] if len({(line.digest, line.expires) for line in lines}) == 1 else None
-    newest = max(lines, key=lambda line: (line.updated, line.n))
-    # The last row of each database that was written in the newest moment.
-    rivals = {databases[line.origin]: line for line in lines if line.updated == newest.updated}
-    return newest if len({(line.digest, line.expires) for line in rivals.values()}) == 1 else None
+        decided.write(ledger)
 
 
 def _is_expired(line: Grouped, now_ms: int) -> bool:

@@ -63,6 +63,9 @@ _GROUPED = (
     "WHERE slot >= 0 AND fate = 0 AND (slot, key) > (?, ?) ORDER BY slot, key, n"
 )
 _DECIDE = "UPDATE line SET fate = ?, reason = ?, detail = ? WHERE slot = ? AND key = ? AND n = ?"
+_SUPERSEDE = "UPDATE line SET fate = 1 WHERE slot = ? AND key = ? AND n <> ?"
+_FATE = "UPDATE line SET fate = ? WHERE slot = ? AND key = ? AND n = ?"
+_REFUSE_KEY = "UPDATE line SET fate = 4, reason = ?, detail = ? WHERE slot = ? AND key = ?"
 _FLAG = "UPDATE line SET flags = flags | ? WHERE slot = ? AND key = ? AND n = ?"
 _REFUSE = "UPDATE line SET fate = 4, reason = ?, detail = ? WHERE slot = ? AND fate = 3 AND flags & 64 = 0"
 _REFUSE_LIFETIMES = "UPDATE lifetime SET fate = 4, reason = ?, detail = ? WHERE slot = ? AND fate IN (0, 3)"
@@ -132,6 +135,8 @@ class Line(NamedTuple):
 class Grouped(NamedTuple):
     """What decides between the rows of one key."""
 
+    slot: int
+    key: str
     n: int
     origin: int
     identity: str
@@ -229,30 +234,23 @@ class Ledger:
 
     # Deciding
 
-    def groups(self, at_once: int) -> Iterator[list[tuple[int, str, list[Grouped]]]]:
-        """Yield the undecided lines, those of one slot and key together, about `at_once` lines at a time.
+    def undecided(self, after: tuple[int, str]) -> Iterator[Grouped]:
+        """Yield the undecided lines behind a slot and key, in their order: those of one key together, as read."""
+        cursor = self._connection.execute(_GROUPED, after)
+        try:
+            for row in cursor:
+                yield Grouped(*row)
+        finally:
+            cursor.close()
 
-        What is decided of one page must be written before the next is asked for.
-        """
-        last: tuple[int, str] = (-1, "")
-        while True:
-            page: list[tuple[int, str, list[Grouped]]] = []
-            count = 0
-            cursor = self._connection.execute(_GROUPED, last)
-            try:
-                for slot, key, *rest in cursor:
-                    if not page or page[-1][:2] != (slot, key):
-                        if count >= at_once:
-                            break
-                        page.append((slot, key, []))
-                    page[-1][2].append(Grouped(*rest))
-                    count += 1
-            finally:
-                cursor.close()
-            if not page:
-                return
-            last = page[-1][:2]
-            yield page
+    def supersede(self, newest: Sequence[tuple[int, int, str, int]]) -> None:
+        """Give the newest line of a key its fate, told with slot, key and number: all others are superseded."""
+        self._connection.executemany(_SUPERSEDE, [line[1:] for line in newest]).close()
+        self._connection.executemany(_FATE, newest).close()
+
+    def refuse_keys(self, found: Sequence[tuple[int, str, int, str]]) -> None:
+        """Report all lines of a key: reason, detail, slot, key."""
+        self._connection.executemany(_REFUSE_KEY, found).close()
 
     def decide(self, fates: Sequence[tuple[int, int, str, int, str, int]]) -> None:
         """Set fate, reason and detail of lines, which slot, key and number tell."""

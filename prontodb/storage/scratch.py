@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from prontodb.storage.files import Folder
 
 PREFIX = "prontodb-scratch-"
-_UNLOCKED_PREFIX = "prontodb-new-"
 _LOCK_FILE = "scratch.lock"
+_ATTEMPTS = 5
 
 
 class Scratch:
@@ -35,19 +35,17 @@ class Scratch:
         if not os.path.isdir(above):
             raise InvalidInputError(f"{shown(above)} is no folder; name one that exists for the scratch copies")
         _remove_dead(above)
-        try:
-            path = tempfile.mkdtemp(prefix=_UNLOCKED_PREFIX, dir=above)
-        except OSError as error:
-            raise translated(error, above) from error
-        held = lock.acquire(path, (), _LOCK_FILE, purpose="scratch copies", wait_s=0, one_shot=True)
-        try:
-            # Only now: whoever removes what the dead have left looks for locked names alone.
-            locked = f"{above}/{PREFIX}{os.path.basename(path).removeprefix(_UNLOCKED_PREFIX)}"
-            os.rename(path, locked)
-            return cls(open_root(locked), held)
-        except BaseException:
-            held.release()
-            raise
+        for _ in range(_ATTEMPTS):
+            try:
+                path = tempfile.mkdtemp(prefix=PREFIX, dir=above)
+                held = lock.acquire(path, (), _LOCK_FILE, purpose="scratch copies", wait_s=0, one_shot=True)
+            except OSError as error:
+                raise translated(error, above) from error
+            except ProntoError as error:
+                event("scratch.lost", path=path, reason=str(error))
+                continue  # somebody took it for a dead one's before it was locked
+            return cls(open_root(path), held)
+        raise BusyError(f"others keep tidying up {shown(above)}; try again")
 
     def close(self) -> None:
         """Remove the folder and all in it."""
@@ -60,7 +58,7 @@ class Scratch:
 def _remove_dead(above: str) -> None:
     """Remove the scratch folders in a place that nobody holds any more."""
     try:
-        names = [name for name in os.listdir(above) if name.startswith((PREFIX, _UNLOCKED_PREFIX))]
+        names = [name for name in os.listdir(above) if name.startswith(PREFIX)]
     except OSError:
         return  # a place where one may write and not look
     for name in names:
@@ -69,16 +67,12 @@ def _remove_dead(above: str) -> None:
             found = os.lstat(path)
             if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
                 continue
-            if name.startswith(_UNLOCKED_PREFIX):
-                os.rmdir(path)  # only an empty one: its owner may be about to lock it
-                continue
-            lock.acquire(path, (), _LOCK_FILE, purpose="remove scratch copies", wait_s=0, one_shot=True).release()
-        except (BusyError, OSError):
+            with lock.acquire(path, (), _LOCK_FILE, purpose="remove scratch copies", wait_s=0, one_shot=True):
+                _remove(above, name)
+        except (BusyError, FileNotFoundError):
             continue
-        except ProntoError as error:
+        except (ProntoError, OSError) as error:
             event("scratch.left", path=path, reason=str(error))
-            continue
-        _remove(above, name)
 
 
 def _remove(above: str, name: str) -> None:
