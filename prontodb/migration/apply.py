@@ -51,11 +51,10 @@ class Applying:
         self._plan, self._lifecycle, self._limits, self._clock, self._stop = plan, lifecycle, limits, clock, stop
         self.written: list[Address] = []
         """The addresses that were made or changed."""
-        self.failed: list[tuple[Address, str]] = []
         self._entries = 0
 
     def steps(self) -> Generator[Progress, None, None]:
-        """Do it. An address that cannot be written stays as it was, is told in `failed`, and stops no other."""
+        """Do it. An address that cannot be written stays as it was, is told in the plan, and stops no other."""
         plan = self._plan
         slots = [slot for slot in range(len(plan.places.addresses)) if self._is_due(slot)]
         total = sum(plan.ledger.of_slot(slot)[0] for slot in slots)
@@ -71,8 +70,7 @@ class Applying:
                 raise
             except ProntoError as error:
                 event("migration.failed", address=address, reason=str(error))
-                self.failed.append((address, str(error)))
-                plan.ledger.refuse(slot, Reason.FAILED, str(error))
+                plan.fail(slot, str(error))
         yield Progress(what="", done=total, total=total)
 
     def _is_due(self, slot: int) -> bool:

@@ -113,6 +113,12 @@ def _refused(name: str, error: ProntoError) -> ProntoError:
 def _recognised(connection: Connection, name: str) -> tuple[list[str], tuple[str, ...]]:
     if one(connection, "PRAGMA application_id")[0] == APPLICATION_ID:
         raise InvalidSourceError(f"{shown(name)} is a keystore of this ProntoDB; 'prontodb copy' and 'import' take it")
+    encoding = one(connection, "PRAGMA encoding")[0]
+    if encoding != "UTF-8":
+        raise InvalidSourceError(
+            f"{shown(name)} keeps its text as {encoding}, which no old program did; make a copy that is UTF-8 with "
+            "'sqlite3 OLD .dump | sqlite3 NEW' and migrate that"
+        )
     objects = {str(item).lower(): str(type_) for type_, item, _ in rows(connection, _ALL)}
     found = [table for table in _COLUMNS if table in objects]
     for table in found:

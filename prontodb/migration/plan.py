@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from prontodb.errors import ConflictError, InvalidInputError, shown
+from prontodb.errors import ConflictError, InvalidInputError, ProntoError, shown
 from prontodb.migration import formats
 from prontodb.migration.cursors import DEFAULT
 from prontodb.migration.deciding import decide, decide_lifetimes
@@ -18,6 +18,7 @@ from prontodb.migration.reasons import Reason
 from prontodb.model.address import Address
 from prontodb.model.key import check_key
 from prontodb.model.progress import Progress
+from prontodb.storage.connection import rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Mapping
@@ -70,8 +71,15 @@ class Plan:
         self.source, self.options, self.ledger, self.now_ms = source, options, ledger, now_ms
         self.places = Places(options.mapping)
         self.origins: list[Origin] = []
+        self.failed: list[tuple[Address, str]] = []
+        """Addresses that cannot be looked at, or could not be written; their rows are reported."""
         self.lifetimes_plain = 0
         """Namespaces without a default lifetime, of which nothing need be carried over."""
+
+    def fail(self, slot: int, reason: str) -> None:
+        """Give an address up: what was to go there is reported, all others go on."""
+        self.failed.append((self.places.addresses[slot], reason))
+        self.ledger.refuse(slot, Reason.FAILED, reason)
 
     @property
     def copies(self) -> dict[int, tuple[str, str]]:
@@ -130,7 +138,7 @@ class Planning:
                     finally:
                         cursor.close()
                 if formats.LIFETIMES in database.tables.rows:
-                    self._lifetimes(connection.execute(formats.SELECT[formats.LIFETIMES]).fetchall(), views)
+                    self._lifetimes(rows(connection, formats.SELECT[formats.LIFETIMES]), views)
         plan.places.check_map()
         self._ledger.all_added(plan.now_ms)
         yield Progress(what="deciding", done=total, total=total)
@@ -145,7 +153,10 @@ class Planning:
         for slot, address in enumerate(plan.places.addresses):
             if address in known:
                 yield Progress(what=f"looking at {address}", done=total, total=total)
-                meet(plan, slot, self._lifecycle.layout, self._limits)
+                try:
+                    meet(plan, slot, self._lifecycle.layout, self._limits)
+                except ProntoError as error:
+                    plan.fail(slot, str(error))
         self._refuse_conflicts()
         return plan
 

@@ -119,9 +119,7 @@ class MigrationReport:
         return asdict(self) | {"complete": self.is_complete}
 
 
-def made(
-    plan: Plan, *, dry_run: bool, written: list[str], failed: list[tuple[str, str]], seconds: float
-) -> MigrationReport:
+def made(plan: Plan, *, dry_run: bool, written: list[str], seconds: float) -> MigrationReport:
     """Return the report of a plan as its ledger stands; `CorruptError` unless the counts add up."""
     (fates, there), ledger = verify.counts(plan), plan.ledger
     lifetimes = ledger.lifetime_fates()
@@ -152,7 +150,7 @@ def made(
         shown_otherwise=ledger.count_shown(),
         shown=tuple(_shown(plan, row) for row in ledger.shown(EXAMPLES)),
         written=tuple(written),
-        failed=tuple(failed),
+        failed=tuple((str(address), reason) for address, reason in plan.failed),
         notes=tuple(plan.source.notes),
         seconds=seconds,
     )

@@ -94,7 +94,7 @@ class Migration:
     def planned(self) -> MigrationReport:
         """After `planning`: return what would be done."""
         assert self._plan is not None, "planning comes first"
-        return reports.made(self._plan, dry_run=True, written=[], failed=[], seconds=self._seconds)
+        return reports.made(self._plan, dry_run=True, written=[], seconds=self._seconds)
 
     def applying(self, stop: Callable[[], bool] = never) -> Generator[Progress, None, MigrationReport]:
         """Do what was planned, address by address; return what was done."""
@@ -132,7 +132,6 @@ class Migration:
             self._plan,
             dry_run=False,
             written=[str(address) for address in work.written],
-            failed=[(str(address), reason) for address, reason in work.failed],
             seconds=self._seconds + perf_counter() - begun,
         )
 

@@ -247,6 +247,17 @@ def test_backups_and_history_go_on_after_a_migration(root: Path, tmp_path: Path,
     assert whole(root) == []
 
 
+def test_a_damaged_address_in_the_root_stops_no_other(root: Path, source: Path) -> None:
+    fill(root, "alice/work", {"own": "x"})
+    path = root / "addresses" / "alice" / "work" / "keystore.db"
+    path.write_bytes(b"x" * 8_192)
+    for report in (planned(root, source), migrated(root, source)):
+        assert [address for address, _ in report.failed] == ["alice/work"]
+        assert reasons(report) == {"failed": 2, "few_parts": 1}
+    assert path.read_bytes() == b"x" * 8_192
+    assert contents(root, "bob/home", "carl/x") == {name: EXPECTED[name] for name in ("bob/home", "carl/x")}
+
+
 # What cannot be trusted is not put in
 
 

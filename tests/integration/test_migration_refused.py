@@ -78,6 +78,7 @@ REFUSED = [
     pytest.param(cut_file, "damaged", id="cut"),
     pytest.param(flipped_file, "damaged", id="overwritten in the middle"),
     pytest.param(sqlite_file, "holds no table", id="no table"),
+    pytest.param(lambda path: sqlite_file(path, "PRAGMA encoding='UTF-16le'", SHARED), "text as UTF-16", id="UTF-16"),
     pytest.param(lambda path: sqlite_file(path, "CREATE TABLE users (a)"), "it holds users", id="foreign"),
     pytest.param(lambda path: sqlite_file(path, WITH_VIEW), "kvstore is a view", id="a view"),
     pytest.param(
