@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from prontodb.direct import OneShot, run
 from prontodb.migration.plan import Options
@@ -15,6 +15,7 @@ from prontodb.model.layout import Layout
 from prontodb.model.settings import Settings
 from prontodb.registry.jobs import JobRegistry
 from prontodb.work import Work
+from tests.backups import finished
 from tests.old_sources import T0
 from tests.parts import Parts
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from prontodb.migration.report import MigrationReport, PlaceReport
     from prontodb.model.entry import Entry
 
-T = TypeVar("T")
 NOW_MS = (T0 + 1_000_000) * 1_000
 """When tests migrate: after all moments in their sources but those to come."""
 
@@ -32,16 +32,6 @@ def work_at(root: Path, clock: Clock | None = None, **settings: Any) -> Work:
     clock = clock or ManualClock(NOW_MS)
     parts, layout = Parts(root, clock, wait_s=settings.get("wait_s", 5.0)), Layout(str(root))
     return Work(layout, Settings(**settings), clock, parts.lifecycle, JobRegistry(layout, wait_s=0.5, one_shot=True))
-
-
-def finished(work: Generator[object, None, T]) -> T:
-    """Drive a long work to its end."""
-    while True:
-        try:
-            next(work)
-        except StopIteration as end:
-            found: T = end.value
-            return found
 
 
 def planned(root: Path, source: Path, *, work: Work | None = None, **options: Any) -> MigrationReport:

@@ -21,13 +21,12 @@ from prontodb.storage.foreign import (
     INDEX_FILE,
     SIDE_FILES,
     SQLITE_MAGIC,
-    Found,
     SourceFile,
     beginning,
-    below,
     copied,
     stamp,
 )
+from prontodb.storage.survey import survey
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Generator, Iterable
@@ -35,12 +34,15 @@ if TYPE_CHECKING:
     from prontodb.migration.cursors import Cursor
     from prontodb.migration.formats import Tables
     from prontodb.storage.files import Folder
+    from prontodb.storage.survey import Found
 
     T = TypeVar("T")
 
 FILE, FOLDER, BACKUP = "file", "folder", "backup"
 _ENDINGS = (".db", ".prdb")
 MAX_FAULTS_NAMED = 10
+MAX_FILES = 100_000
+"""Files in a source: more is a whole disk, and no old root."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,8 +155,8 @@ class Taking:
         for place, above in ((folder, folder), (os.path.dirname(folder), os.path.dirname(folder))):
             path = f"{place}/{cursors.CURSOR_FOLDER}"
             if os.path.isdir(path) and not os.path.islink(path):
-                names = [f"{cursors.CURSOR_FOLDER}/{found.name}" for found in below(path) if found.is_file]
-                self._cursors_of_file(source, file, above, names)
+                names = [name for name, found in self._below(path).items() if found.is_file]
+                self._cursors_of_file(source, file, above, [f"{cursors.CURSOR_FOLDER}/{name}" for name in names])
         return source
 
     def _cursors_of_file(self, source: Source, file: str, above: str, names: Iterable[str]) -> None:
@@ -174,41 +176,55 @@ class Taking:
 
     def _from_folder(self) -> Generator[Progress, None, Source]:
         source = Source(path=self._path, kind=FOLDER)
-        found = below(self._path)
-        databases = [one for one in found if self._is_database(one, {other.name for other in found}, source)]
-        self._total_bytes = sum(self._size_of(f"{self._path}/{one.name}") for one in databases)
+        found = self._below(self._path)
+        databases = [name for name, one in found.items() if self._is_database(name, one, found, source)]
+        self._total_bytes = sum(self._size_of(f"{self._path}/{name}") for name in databases)
         self._check_room()
-        for one in databases:
-            folder = os.path.dirname(one.name) or os.path.basename(self._path)
+        for name in databases:
+            folder = os.path.dirname(name) or os.path.basename(self._path)
             yield from self._take(
-                source, one.name, f"{self._path}/{one.name}", os.path.basename(folder), is_top="/" not in one.name
+                source, name, f"{self._path}/{name}", os.path.basename(folder), is_top="/" not in name
             )
-        for one in found:
-            if cursors.is_cursor_file(one.name) and not self._is_skipped(one.name):
-                yield from self._cursor(source, one)
+        for name in found:
+            if cursors.is_cursor_file(name) and not self._is_skipped(name):
+                yield from self._cursor(source, name)
         return source
 
-    def _is_database(self, one: Found, names: set[str], source: Source) -> bool:
+    def _below(self, path: str) -> dict[str, Found]:
+        """Return everything below a folder but the folders, by name in order; one that stays shut is a fault."""
+        found: dict[str, Found] = {}
+        for one in survey(path):
+            name = "/".join(one.parts)
+            if one.trouble is not None:
+                if not self._is_skipped(name):
+                    self._faults.append(InvalidSourceError(f"{shown(name)}: {one.trouble}; leave it out with --skip"))
+            elif not one.is_folder:
+                found[name] = one
+            if len(found) > MAX_FILES:
+                raise InvalidSourceError(f"{shown(path)} holds over {MAX_FILES:,} files; name the old folder itself")
+        return dict(sorted(found.items()))
+
+    def _is_database(self, name: str, one: Found, names: Collection[str], source: Source) -> bool:
         """True for a file that is to be read as a database; what looks like one and is none is a fault."""
-        last = one.name.rpartition("/")[2]
+        last = name.rpartition("/")[2]
         for ending in (*SIDE_FILES, INDEX_FILE):
             if last.endswith(ending):
-                if one.name.removesuffix(ending) not in names:
-                    source.notes.append(f"{one.name} has lost its database; it was left alone")
+                if name.removesuffix(ending) not in names:
+                    source.notes.append(f"{name} has lost its database; it was left alone")
                 return False
-        if self._is_skipped(one.name):
-            if not cursors.is_cursor_file(one.name):
-                source.notes.append(f"{one.name} was left out (--skip)")
+        if self._is_skipped(name):
+            if not cursors.is_cursor_file(name):
+                source.notes.append(f"{name} was left out (--skip)")
             return False
         if not one.is_file:
             if last.endswith((*_ENDINGS, cursors.CURSOR_ENDING)):
-                self._faults.append(InvalidSourceError(f"{shown(one.name)} is {one.kind}; name what it leads to"))
+                self._faults.append(InvalidSourceError(f"{shown(name)} is {one.kind}; name what it leads to"))
             return False
         if BACKUP_NAME.fullmatch(last):
-            source.notes.append(f"{one.name} is an old backup, and no part of the present state; name it to migrate it")
+            source.notes.append(f"{name} is an old backup, and no part of the present state; name it to migrate it")
             return False
         try:
-            begin = beginning(f"{self._path}/{one.name}", len(SQLITE_MAGIC))
+            begin = beginning(f"{self._path}/{name}", len(SQLITE_MAGIC))
         except ProntoError as error:
             self._faults.append(error)
             return False
@@ -216,12 +232,12 @@ class Taking:
             return True
         if last.endswith(_ENDINGS):
             what = "no database of SQLite, or encrypted" if begin else "empty"
-            self._faults.append(InvalidSourceError(f"{shown(one.name)} is {what}; leave it out with --skip {one.name}"))
+            self._faults.append(InvalidSourceError(f"{shown(name)} is {what}; leave it out with --skip {name}"))
         return False
 
-    def _cursor(self, source: Source, one: Found) -> Generator[Progress, None, None]:
+    def _cursor(self, source: Source, name: str) -> Generator[Progress, None, None]:
         try:
-            cursor = cursors.read(f"{self._path}/{one.name}", one.name)
+            cursor = cursors.read(f"{self._path}/{name}", name)
             yield from self._find(source, cursor)
         except ProntoError as error:
             self._faults.append(error)

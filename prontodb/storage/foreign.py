@@ -29,8 +29,6 @@ SIDE_FILES = ("-wal", "-journal")
 """What belongs to the contents of a database beside its file: a log that is played in, or one that is taken back."""
 INDEX_FILE = "-shm"
 
-MAX_DEPTH = 12
-MAX_FILES = 100_000
 CHUNK_BYTES = 1024 * 1024
 
 # Where SQLite's locks lie: https://sqlite.org/src/file/src/os_unix.c (each connection of a WAL holds the first),
@@ -39,7 +37,6 @@ _CONNECTED_BYTE = 128
 _LOCK_PAGE, _LOCK_BYTES = 0x40000000, 512
 
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-_OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 Stamp = tuple[int, int, int, int]
 """Device, inode, size and time of change: as long as they stay, so does what the file holds."""
@@ -180,60 +177,3 @@ def copied(path: str, name: str, folder: Folder, as_name: str) -> Generator[int,
 
 def _stamps(path: str) -> dict[str, Stamp | None]:
     return {ending: stamp(path + ending) for ending in ("", *SIDE_FILES)}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """One thing below a folder: its name with slashes, and what it is; not followed when it is a link."""
-
-    name: str
-    stat: os.stat_result
-
-    @property
-    def is_file(self) -> bool:
-        """True for a regular file."""
-        return stat.S_ISREG(self.stat.st_mode)
-
-    @property
-    def kind(self) -> str:
-        """What it is, for a message."""
-        return kind(self.stat)
-
-
-def below(path: str) -> list[Found]:
-    """Return everything below a folder but the folders, by name; follows no link. Refuses what has no end."""
-    found: list[Found] = []
-    waiting = [""]
-    while waiting:
-        inside = waiting.pop()
-        if inside.count("/") >= MAX_DEPTH:
-            raise InvalidSourceError(f"{shown(path)} is over {MAX_DEPTH} folders deep; name the old folder itself")
-        for item in _listed(path, inside):
-            name = f"{inside}/{item.name}" if inside else item.name
-            info = item.stat(follow_symlinks=False)
-            if stat.S_ISDIR(info.st_mode):
-                waiting.append(name)
-            else:
-                found.append(Found(name=name, stat=info))
-            if len(found) > MAX_FILES:
-                raise InvalidSourceError(f"{shown(path)} holds over {MAX_FILES:,} files; name the old folder itself")
-    return sorted(found, key=lambda one: one.name)
-
-
-def _listed(path: str, inside: str) -> list[os.DirEntry[str]]:
-    place = f"{path}/{inside}" if inside else path
-    try:
-        # The folder that was named may be reached by a link; none below it.
-        fd = os.open(place, _OPEN_FOLDER & ~os.O_NOFOLLOW if not inside else _OPEN_FOLDER)
-    except OSError as error:
-        raise translated(error, place) from error
-    try:
-        with os.scandir(fd) as items:
-            found = list(items)
-            for item in found:
-                item.stat(follow_symlinks=False)  # while the descriptor is open; kept by the item
-            return found
-    except OSError as error:
-        raise translated(error, place) from error
-    finally:
-        os.close(fd)

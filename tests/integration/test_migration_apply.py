@@ -20,13 +20,13 @@ from prontodb.model.address import Address
 from prontodb.model.clock import ManualClock
 from prontodb.model.layout import Layout
 from prontodb.model.limits import Limits
+from tests.backups import finished
 from tests.checking import keystore_faults
 from tests.migrating import (
     NOW_MS,
     chosen,
     counts,
     entries,
-    finished,
     migrated,
     planned,
     read_lines,

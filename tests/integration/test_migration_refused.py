@@ -16,8 +16,9 @@ from prontodb.model.address import Address
 from prontodb.storage import foreign
 from prontodb.storage import scratch as scratch_module
 from prontodb.storage.foreign import SQLITE_MAGIC
+from tests.backups import finished
 from tests.managing import Child
-from tests.migrating import chosen, counts, finished, migrated, planned, reasons, values, work_at
+from tests.migrating import chosen, counts, migrated, planned, reasons, values, work_at
 from tests.old_sources import (
     NAMESPACES,
     RUST,
