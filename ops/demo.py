@@ -21,6 +21,7 @@ import anyio
 
 from ops.demo_backup import show_backups
 from ops.demo_evidence import OPS, Demo, ended, environment, show_files, show_keystores, show_sessions, show_shell
+from ops.demo_migration import show_migration
 from ops.demo_screen import DIM, GREEN, RED, Screen, quiet_end
 from prontodb.errors import ProntoError
 
@@ -142,6 +143,7 @@ async def show(demo: Demo) -> None:
         await show_shell(demo)
         await show_sessions(demo)
         await show_backups(demo)
+        await show_migration(demo)
 
 
 def sum_up(demo: Demo, took_s: float) -> None:
