@@ -65,6 +65,7 @@ def do_migrate(args: Args) -> int:
         for file in files:
             if file is not None:
                 migration.check_writable(file)
+        run(migration.taking(), args, "databases", "copy")
         run(migration.planning(), args, "rows", "plan")
         if files[1] is not None:
             migration.write_plan(files[1])

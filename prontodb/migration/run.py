@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from prontodb.migration.plan import Options, Plan
     from prontodb.migration.report import MigrationReport
     from prontodb.migration.saved import SavedPlan
+    from prontodb.migration.source import Source
     from prontodb.model.address import Address
     from prontodb.model.clock import Clock
     from prontodb.model.limits import Limits
@@ -39,7 +40,9 @@ def never() -> bool:
 
 
 class Migration:
-    """A migration of one source into one root: `planning`, then perhaps `applying`; `close` removes what it needed.
+    """A migration of one source into one root: `taking`, `planning`, then perhaps `applying`.
+
+    `close` removes what it needed.
 
     Nothing is written to the root before `applying`, and nothing ever to the source.
     """
@@ -62,6 +65,7 @@ class Migration:
         self._existing, self._saved, self._seconds = existing, plan, 0.0
         self._scratch = Scratch.make(scratch)
         self._ledger: Ledger | None = None
+        self._source: Source | None = None
         self._plan: Plan | None = None
         try:
             checked_path(path, self._scratch.folder.path)
@@ -87,8 +91,16 @@ class Migration:
         """After `planning`: the addresses that may be written."""
         return [] if self._plan is None else list(self._plan.places.addresses)
 
+    def taking(self) -> Generator[Progress, None, None]:
+        """Copy the source into the private folder, and test it."""
+        begun = perf_counter()
+        self._source = yield from Taking(self._path, self._scratch.folder, self._options.skip).steps()
+        self._seconds = perf_counter() - begun
+
     def planning(self) -> Generator[Progress, None, None]:
-        """Read and judge the whole source."""
+        """Read and judge every row; takes the source first, unless that is done."""
+        if self._source is None:
+            yield from self.taking()
         yield from self._translated(self._planning())
 
     def planned(self) -> MigrationReport:
@@ -109,9 +121,9 @@ class Migration:
     def _planning(self) -> Generator[Progress, None, None]:
         begun = perf_counter()
         assert self._ledger is not None  # open, by __init__
-        source = yield from Taking(self._path, self._scratch.folder, self._options.skip).steps()
+        assert self._source is not None  # by planning
         self._plan = yield from Planning(
-            source,
+            self._source,
             self._options,
             self._ledger,
             self._limits,
@@ -121,7 +133,7 @@ class Migration:
         ).steps()
         if self._saved is not None:
             self._saved.check(self._plan)
-        self._seconds = perf_counter() - begun
+        self._seconds += perf_counter() - begun
 
     def _applying(self, stop: Callable[[], bool]) -> Generator[Progress, None, MigrationReport]:
         assert self._plan is not None, "planning comes first"
@@ -138,8 +150,10 @@ class Migration:
     def check_writable(self, path: str) -> str:
         """Return the absolute path of a file to write a report or plan into; never one in the source."""
         found = os.path.join(os.path.realpath(os.path.dirname(os.path.abspath(path))), os.path.basename(path))
-        if os.path.isdir(found) or not os.path.isdir(os.path.dirname(found)):
-            raise InvalidInputError(f"{shown(path)} cannot be written: it is a folder, or lies in none")
+        if not os.path.isdir(os.path.dirname(found)):
+            raise InvalidInputError(f"{shown(path)} cannot be written: it lies in no folder")
+        if os.path.lexists(found) and (os.path.islink(found) or not os.path.isfile(found)):
+            raise InvalidInputError(f"{shown(path)} is no file, and will not be replaced by one; name another")
         source = self._path
         if found == source or found.startswith(source.rstrip("/") + "/"):
             raise InvalidInputError(f"{shown(path)} lies in the source, which must stay as it is; write elsewhere")

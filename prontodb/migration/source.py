@@ -101,7 +101,7 @@ class Taking:
     def __init__(self, path: str, folder: Folder, skip: Collection[str]) -> None:
         self._path, self._folder, self._skip = path, folder, frozenset(skip)
         self._faults: list[ProntoError] = []
-        self._copies = self._done_bytes = self._total_bytes = 0
+        self._copies = self._wanted = self._done_bytes = self._total_bytes = 0
         self._skipped: set[str] = set()
 
     def steps(self) -> Generator[Progress, None, Source]:
@@ -179,6 +179,7 @@ class Taking:
         found = self._below(self._path)
         databases = [name for name, one in found.items() if self._is_database(name, one, found, source)]
         self._total_bytes = sum(self._size_of(f"{self._path}/{name}") for name in databases)
+        self._wanted = len(databases)
         self._check_room()
         for name in databases:
             folder = os.path.dirname(name) or os.path.basename(self._path)
@@ -334,7 +335,7 @@ class Taking:
             yield Progress(
                 what=name,
                 done=self._copies,
-                total=self._copies + 1,
+                total=max(self._wanted, self._copies + 1),
                 done_bytes=self._done_bytes,
                 total_bytes=self._total_bytes,
             )

@@ -137,6 +137,20 @@ def test_a_report_file_in_the_source_is_refused_before_anything_is_read(cli: Cli
     assert not (old / "report").exists()
 
 
+@pytest.mark.parametrize("option", ["--report", "--save-plan"])
+def test_only_a_file_is_ever_replaced_by_a_report(cli: Cli, source: Path, tmp_path: Path, option: str) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    (tmp_path / "folder").mkdir()
+    for name in ("link", "folder"):
+        outcome = cli("migrate", str(source), option, str(tmp_path / name))
+        assert "will not be replaced" in one_line(outcome.err)
+    assert not (tmp_path / "target").exists()
+    assert not (cli.root / "addresses").exists()
+    (tmp_path / "file").write_text("older")
+    cli("migrate", str(source), option, str(tmp_path / "file"))
+    assert "older" not in (tmp_path / "file").read_text()
+
+
 def test_names_that_could_steer_a_terminal_are_escaped(cli: Cli, tmp_path: Path) -> None:
     source = shared(tmp_path / "old.db", [("al\x1b[2Jice.w.n.k", "v"), ("a\nb", "v"), ("x.y.z.\x9b1m", "v")])
     outcome = cli("migrate", str(source))
