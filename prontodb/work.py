@@ -6,7 +6,6 @@ asked in the middle of long steps; closing a generator leaves nothing half done.
 
 from __future__ import annotations
 
-import json
 import os
 import random
 from dataclasses import replace
@@ -15,24 +14,24 @@ from typing import TYPE_CHECKING
 from prontodb.backup import prune
 from prontodb.backup.chain import Chains, never
 from prontodb.backup.container import Container, new_backup_id
-from prontodb.backup.create import Making, checked_scope, in_scope
+from prontodb.backup.create import Making, checked_scope
 from prontodb.backup.history import Until
 from prontodb.backup.manifest import MANIFEST_FILE, ROOT_BYTES
 from prontodb.backup.place import located, outside
 from prontodb.backup.restore import Restoring, choose
 from prontodb.backup.retention import Policy
 from prontodb.backup.second import FolderPlace, copy_out
+from prontodb.backup.undo import Undoing
 from prontodb.backup.verify import Verifying
 from prontodb.engine.sqlite import folders
 from prontodb.engine.sqlite.knowledge import Knowledge
 from prontodb.engine.sqlite.lifecycle import Lifecycle
 from prontodb.engine.sqlite.upkeep import Rule
-from prontodb.errors import CorruptError, InvalidInputError, NotFoundError, ProntoError
+from prontodb.errors import CorruptError, InvalidInputError, ProntoError
 from prontodb.jobs import plan, trust
 from prontodb.jobs.compact import Compacting
 from prontodb.jobs.sweep import Sweeping, SweepReport
 from prontodb.log import event
-from prontodb.model import strict_json
 from prontodb.model.address import Address
 from prontodb.model.layout import Layout
 from prontodb.registry import configuration
@@ -61,7 +60,7 @@ DAY_MS = 86_400_000
 SECOND = "second:"
 """Stands before the id of a backup in the second place, where what is known of it is kept."""
 NO_LIMIT = Until()
-_CLOCK_NOTE, _RESTORE_NOTE, _ROOT_NOTE = "clock", "restored", "root"
+_CLOCK_NOTE, _ROOT_NOTE = "clock", "root"
 
 
 class Work:
@@ -72,6 +71,7 @@ class Work:
     ) -> None:
         self._layout, self._settings, self._clock = layout, settings, clock
         self._lifecycle, self._jobs = lifecycle, jobs
+        self._undoing = Undoing(layout, lifecycle, jobs)
 
     # Sweep, compact
 
@@ -403,7 +403,7 @@ class Work:
             stop=stop,
         )
         if into is None:
-            restoring.remember = self._remember_restore
+            restoring.remember = self._undoing.remember
         return restoring
 
     def _of_one_root(self, container: Container, listing: Listing) -> Listing:
@@ -429,55 +429,9 @@ class Work:
         )
 
     def undoable(self, user: str | None = None, cursor: str | None = None, *, redo: bool = False) -> list[Address]:
-        """Return the addresses at which something can be undone, or done again: all in a scope.
-
-        Without a user only those of the last restore: that have not been undone since, or have been.
-        """
-        scope = checked_scope(user, cursor)
-        kept: dict[Address, list[str]] = {}
-        for address, name in folders.all_kept(self._layout):
-            kept.setdefault(address, []).append(name)
-        if user is not None:
-            able = (one for one, names in kept.items() if any(folders.is_undone(name) == redo for name in names))
-            return sorted(address for address in able if in_scope(address, scope))
-        last = self._last_restore()
-        mine = [(address, names) for address, names in kept.items() if str(address) in last]
-        if redo:
-            return sorted(
-                address for address, names in mine
-                if last[str(address)] not in names and any(folders.is_undone(name) for name in names)
-            )  # fmt: skip
-        return sorted(address for address, names in mine if _to_undo(names) == last[str(address)])
-
-    def _last_restore(self) -> dict[str, str | None]:
-        try:
-            found = strict_json.loads(self._jobs.notes().get(_RESTORE_NOTE, "{}"))
-        except (ProntoError, ValueError) as error:
-            event("registry.deferred", reason=str(error))
-            return {}
-        return found if isinstance(found, dict) else {}
-
-    def _remember_restore(self, kept: Mapping[str, str | None]) -> None:
-        try:
-            self._jobs.note(_RESTORE_NOTE, json.dumps(kept))
-        except ProntoError as error:
-            event("registry.deferred", reason=str(error))
+        """Return the addresses at which something can be undone, or done again; see `Undoing.able`."""
+        return self._undoing.able(user, cursor, redo=redo)
 
     def undo_restore(self, address: Address, *, redo: bool = False) -> None:
-        """Change an address with what its last restore (or with `redo` its last undo) put aside; else `NotFoundError`.
-
-        Once more goes one restore further back.
-        """
-        if not self._lifecycle.undo_restore(address, redo=redo):
-            what = "do again" if redo else "undo"
-            raise NotFoundError(f"there is nothing to {what} at {address}: nothing is kept for it (see undo_days)")
-        last, names = self._last_restore(), folders.kept(self._layout, address)
-        if redo and str(address) in last and not any(folders.is_undone(name) for name in names):
-            # The last restore counts again, and what it put aside has another name.
-            self._remember_restore({**last, str(address): _to_undo(names)})
-
-
-def _to_undo(names: list[str]) -> str | None:
-    """Return which of the folders put aside of an address an undo brings back; None for none."""
-    found = [name for name in names if not folders.is_undone(name)]
-    return max(found, key=folders.put_aside_at_ms, default=None)
+        """Change an address with what its last restore (or with `redo` its last undo) put aside; else `NotFoundError`."""
+        self._undoing.undo(address, redo=redo)
