@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 MAX_PLACES = 100_000
-"""Old places in one migration; each becomes a folder with a keystore."""
+"""Addresses that one migration makes, and old places without one that are told apart."""
+OTHERS = "(all others)"
 
 BACKUP_NAME = re.compile(r"prontodb_(?P<database>.+)_[0-9]{8}(?:_n[0-9]+)?(?P<ending>\.tar\.gz|\.db)")
 """What the old program called its backups."""
@@ -48,14 +49,21 @@ class Places:
     addresses: list[Address] = field(default_factory=list)
     _slots: dict[Address, int] = field(default_factory=dict)
     _used: set[str] = field(default_factory=set)
+    _others: int = -1
 
     def add(self, old: str, user: str | None, cursor: str | None, reason: str = "") -> int:
         """Return the number of a new place: of an old user and cursor, or of none, for a reason."""
-        if len(self.places) >= MAX_PLACES:
-            raise LimitError("the most old places in one migration", MAX_PLACES, len(self.places) + 1)
         place = self._placed(old, user, cursor, reason)
         if place.address is not None:
             place.slot = self.slot_of(place.address)
+            if len(self.addresses) > MAX_PLACES:
+                raise LimitError("the most addresses in one migration", MAX_PLACES, len(self.addresses))
+        elif len(self.places) >= MAX_PLACES:
+            # Rubbish without end is no reason to stop: what is wrong with each row is told by the row.
+            if self._others < 0:
+                self._others = len(self.places)
+                self.places.append(Place(OTHERS, None, "it has no address; --report FILE names its rows"))
+            return self._others
         self.places.append(place)
         return len(self.places) - 1
 

@@ -13,7 +13,7 @@ from prontodb.migration.judging import Judge, NotMigratedError, namespace_of, sh
 from prontodb.migration.ledger import REPORTED, UNDECIDED, Line
 from prontodb.migration.meeting import meet
 from prontodb.migration.moments import ttl_ms
-from prontodb.migration.places import Places, cursor_by_name
+from prontodb.migration.places import MAX_PLACES, Places, cursor_by_name
 from prontodb.migration.reasons import Reason
 from prontodb.model.address import Address
 from prontodb.model.key import check_key
@@ -181,7 +181,9 @@ class Planning:
             place = self._owners.get((user, cursor), -1)
             if place < 0:
                 old = f"{user}{self._plan.options.delimiter}{cursor}"
-                place = self._owners[user, cursor] = self._plan.places.add(old, user, cursor)
+                place = self._plan.places.add(old, user, cursor)
+                if len(self._owners) < 2 * MAX_PLACES:
+                    self._owners[user, cursor] = place
             judged = self._judge.shared(parts, address, value_kind, value, created, updated)  # type: ignore[arg-type]
         except NotMigratedError as error:
             self._report(row_id, place, error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -124,7 +125,7 @@ def made(plan: Plan, *, dry_run: bool, written: list[str], seconds: float) -> Mi
     (fates, there), ledger = verify.counts(plan), plan.ledger
     lifetimes = ledger.lifetime_fates()
     return MigrationReport(
-        source=plan.source.path,
+        source=os.fsencode(plan.source.path).decode("utf-8", "backslashreplace"),
         dry_run=dry_run,
         read=plan.rows,
         migrated=fates.get(MIGRATED, 0),

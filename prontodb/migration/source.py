@@ -229,12 +229,15 @@ class Taking:
         except ProntoError as error:
             self._faults.append(error)
             return False
-        if begin == SQLITE_MAGIC:
-            return True
-        if last.endswith(_ENDINGS):
-            what = "no database of SQLite, or encrypted" if begin else "empty"
-            self._faults.append(InvalidSourceError(f"{shown(name)} is {what}; leave it out with --skip {name}"))
-        return False
+        if begin != SQLITE_MAGIC:
+            if last.endswith(_ENDINGS):
+                what = "no database of SQLite, or encrypted" if begin else "empty"
+                self._faults.append(InvalidSourceError(f"{shown(name)} is {what}; leave it out with --skip {name}"))
+            return False
+        if not _is_text(name):
+            self._faults.append(InvalidSourceError(f"the name of {shown(name)} is not UTF-8; migrate a renamed copy"))
+            return False
+        return True
 
     def _cursor(self, source: Source, name: str) -> Generator[Progress, None, None]:
         try:
@@ -368,6 +371,14 @@ class Taking:
         source.databases.append(Database(name=name, copy=copy, tables=tables, folder=folder, is_top=is_top))
 
 
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 _OLD_ROOT = "/odx/prontodb/"
 
 
@@ -378,7 +389,6 @@ def _candidates(cursor: Cursor, above: str, top: str) -> list[str]:
     looked for at the same place of a root that was moved or copied.
     """
     path = cursor.database_path
-    if not path.startswith("/"):
-        return [f"{above}/{path}", f"{top}/{path}"]
-    _, found, rest = path.rpartition(_OLD_ROOT)
-    return [f"{top}/{rest}", path] if found else [path]
+    _, found, rest = f"/{path}".rpartition(_OLD_ROOT)
+    moved = [f"{top}/{rest}"] if found else []
+    return [*moved, path] if path.startswith("/") else [*moved, f"{above}/{path}", f"{top}/{path}"]

@@ -387,6 +387,24 @@ def test_a_plan_writes_nothing(root: Path, tmp_path: Path) -> None:
     assert list(root.iterdir()) == []
 
 
+def test_rubbish_owners_without_end_are_counted_together(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prontodb.migration import places, plan
+
+    monkeypatch.setattr(places, "MAX_PLACES", 5)
+    monkeypatch.setattr(plan, "MAX_PLACES", 5)
+    rows = [(f"no {n % 30}.x.y.z", "v") for n in range(60)] + [("a.b.c.d", "v")]
+    report, found = one(root, tmp_path / "old.db", rows)
+    assert found == {"no_address": 60}
+    assert [place.read for place in report.places if place.old == "(all others)"] == [50]
+    assert values(root, "a/b") == {"c.d": "v"}
+    rows = [(f"a{n}.x.y.z", "v") for n in range(6)]
+    with pytest.raises(ValueError, match="the most addresses in one migration"):
+        migrated(root, shared(tmp_path / "many.db", rows))
+    assert values(root, "a0/x") == {}
+
+
 def test_options_that_cannot_be_are_refused() -> None:
     for options in ({"on_conflict": "maybe"}, {"delimiter": ""}, {"delimiter": "\n"}, {"delimiter": "123456789"}):
         with pytest.raises(ValueError, match=r"on_conflict is|delimiter"):

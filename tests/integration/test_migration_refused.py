@@ -179,6 +179,13 @@ def test_links_and_pipes_are_not_followed(root: Path, tmp_path: Path) -> None:
         migrated(root, tmp_path / "fifo.db")
 
 
+def test_a_database_whose_name_is_no_text_is_a_fault(root: Path, tmp_path: Path) -> None:
+    old = old_root(tmp_path)
+    os.rename(old / "pronto.db", os.fsencode(old) + b"/\xff.db")
+    with pytest.raises(InvalidSourceError, match="not UTF-8"):
+        migrated(root, old)
+
+
 def test_the_named_source_itself_may_be_reached_by_a_link(root: Path, tmp_path: Path) -> None:
     old = old_root(tmp_path)
     (tmp_path / "link").symlink_to(old)

@@ -95,6 +95,14 @@ def test_the_cursor_files_of_a_root_that_was_copied_mean_the_copy(root: Path, tm
     assert migrated(root, copy).there == 7, "and nothing of the first place is needed"
 
 
+def test_a_home_that_is_another_one_now_is_no_obstacle(root: Path, tmp_path: Path) -> None:
+    old = old_root(tmp_path)
+    cursor(old / "work" / "cursors" / "a.alice.cursor", "~/.local/data/odx/prontodb/work/work.db", "alice")
+    cursor(old / "cursors" / "b.bob.cursor", "/home/gone/.local/data/odx/prontodb/home/pronto.home.prdb", "bob")
+    migrated(root, old)
+    assert (values(root, "alice/a")["p.n.work"], values(root, "bob/b")) == ("work", {"p.n.home": "home"})
+
+
 def test_a_cursor_file_without_its_database_is_told_and_stops_nothing(root: Path, tmp_path: Path) -> None:
     old = old_root(tmp_path)
     cursor(old / "cursors" / "gone.alice.cursor", "/nowhere/gone.db", "alice")
