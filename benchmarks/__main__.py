@@ -36,7 +36,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help="which to run; all without any")
     parser.add_argument("--rounds", type=int, metavar="N", help="rounds that count, a dropped one before them")
-    parser.add_argument("--quick", action="store_true", help="see that everything runs, in under half a minute")
+    parser.add_argument("--quick", action="store_true", help="see that everything runs, in under a minute")
     parser.add_argument("--report", type=Path, metavar="DIR", help=f"write {RESULTS} there, and measure on its disk")
     parser.add_argument("--list", action="store_true", help="list the scenarios and end")
     args = parser.parse_args(argv)

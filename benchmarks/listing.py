@@ -8,6 +8,7 @@ from benchmarks.scenarios import (
     footprint,
     gets,
     many_addresses,
+    migration,
     one_shot,
     processes,
     sessions,
@@ -26,6 +27,7 @@ SCENARIOS: dict[str, Scenario] = {
         footprint.SCENARIO,
         backups.SCENARIO,
         upkeep.SCENARIO,
+        migration.SCENARIO,
         processes.SCENARIO,
     )
 }

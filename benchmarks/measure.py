@@ -63,7 +63,7 @@ class Plan:
 
     @staticmethod
     def quick(rounds: int = 2) -> Plan:
-        """Enough to see that everything runs; half a minute at most, and no figures to quote."""
+        """Enough to see that everything runs; a minute at most, and no figures to quote."""
         return Plan(
             rounds=rounds,
             round_s=0.03,

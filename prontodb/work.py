@@ -433,5 +433,5 @@ class Work:
         return self._undoing.able(user, cursor, redo=redo)
 
     def undo_restore(self, address: Address, *, redo: bool = False) -> None:
-        """Change an address with what its last restore put aside, or with `redo` its last undo; else `NotFoundError`."""
+        """Change an address with what its last restore put aside, or with `redo` its last undo; or `NotFoundError`."""
         self._undoing.undo(address, redo=redo)

@@ -46,6 +46,7 @@ _SCHEMA = (
     # Keys that an address had, and deleted: they are not brought back.
     "CREATE TABLE gone (slot INTEGER, key TEXT, PRIMARY KEY (slot, key)) WITHOUT ROWID",
 )
+_INDEX = "CREATE INDEX line_reported ON line (reason, n) WHERE fate = 4"
 _PUT = "INSERT INTO read VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 # The only row of its key has nothing to be compared with.
 _ORDER = (
@@ -63,6 +64,7 @@ _GROUPED = (
     "WHERE slot >= 0 AND fate = 0 AND (slot, key) > (?, ?) ORDER BY slot, key, n"
 )
 _DECIDE = "UPDATE line SET fate = ?, reason = ?, detail = ? WHERE slot = ? AND key = ? AND n = ?"
+_FLAG_PAGE = "UPDATE line SET flags = flags | 64 WHERE slot = ? AND key BETWEEN ? AND ? AND fate = 3"
 _SUPERSEDE = "UPDATE line SET fate = 1 WHERE slot = ? AND key = ? AND n <> ?"
 _FATE = "UPDATE line SET fate = ? WHERE slot = ? AND key = ? AND n = ?"
 _REFUSE_KEY = "UPDATE line SET fate = 4, reason = ?, detail = ? WHERE slot = ? AND key = ?"
@@ -230,6 +232,7 @@ class Ledger:
         self._flush()
         self._run(_ORDER, (now_ms,))
         self._run("DROP TABLE read")
+        self._run(_INDEX)
         self._run("COMMIT")
 
     # Deciding
@@ -311,6 +314,10 @@ class Ledger:
                 cursor.close()
                 connection.text_factory = str
                 self._run(_DETACH)
+
+    def flag_there(self, slot: int, page: Sequence[Held]) -> None:
+        """Flag a whole page of lines as there already."""
+        self._run(_FLAG_PAGE, (slot, page[0].key, page[-1].key))
 
     def forget_there(self, slot: int) -> None:
         """Forget what an address had already: it is looked at again."""

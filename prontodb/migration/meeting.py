@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from prontodb.model.limits import Limits
     from prontodb.storage.connection import Connection
 
-KEYS_A_STEP = 500
+KEYS_A_STEP = 1_000
 SESSION = "migrate"
 """Whom the journal names for what a migration writes."""
 
@@ -54,7 +54,10 @@ def compare(plan: Plan, slot: int, connection: Connection) -> None:
                 elif not replace:
                     fates.append((REPORTED, Reason.KEPT, _difference(held, entry), slot, held.key, held.n))
             ledger.decide(fates)
-            ledger.flag(there)
+            if len(there) == len(page):
+                ledger.flag_there(slot, page)
+            else:
+                ledger.flag(there)
         _compare_lifetimes(plan, slot, transactions.lifetimes(connection))
 
 

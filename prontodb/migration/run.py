@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING, TypeVar
 
@@ -68,7 +69,7 @@ class Migration:
         self._source: Source | None = None
         self._plan: Plan | None = None
         try:
-            checked_path(path, self._scratch.folder.path)
+            checked_path(path, root, self._scratch.folder.path)
             self._ledger = Ledger(self._scratch.folder)
         except BaseException:
             self.close()
@@ -106,7 +107,9 @@ class Migration:
     def planned(self) -> MigrationReport:
         """After `planning`: return what would be done."""
         assert self._plan is not None, "planning comes first"
-        return reports.made(self._plan, dry_run=True, written=[], seconds=self._seconds)
+        begun = perf_counter()
+        report = reports.made(self._plan, dry_run=True, written=[])
+        return replace(report, seconds=self._seconds + perf_counter() - begun)
 
     def applying(self, stop: Callable[[], bool] = never) -> Generator[Progress, None, MigrationReport]:
         """Do what was planned, address by address; return what was done."""
@@ -140,12 +143,8 @@ class Migration:
         begun = perf_counter()
         work = Applying(self._plan, self._lifecycle, self._limits, self._clock, stop=stop)
         yield from work.steps()
-        return reports.made(
-            self._plan,
-            dry_run=False,
-            written=[str(address) for address in work.written],
-            seconds=self._seconds + perf_counter() - begun,
-        )
+        report = reports.made(self._plan, dry_run=False, written=[str(address) for address in work.written])
+        return replace(report, seconds=self._seconds + perf_counter() - begun)
 
     def check_writable(self, path: str) -> str:
         """Return the absolute path of a file to write a report or plan into; never one in the source."""

@@ -75,23 +75,26 @@ class Source:
     notes: list[str] = field(default_factory=list)
 
 
-def checked_path(path: object, *apart: str) -> str:
-    """Return the absolute path of a source that exists, links resolved; what we write must not lie inside it."""
+def checked_path(path: object, root: str, *apart: str) -> str:
+    """Return the absolute path of a source that exists, links resolved.
+
+    It must not lie in the root, and neither the root nor anything else that we write to may lie in it.
+    """
     text = os.fspath(path) if isinstance(path, os.PathLike) else path
     if not isinstance(text, str) or not text or "\x00" in text:
         raise InvalidInputError("a source is the path of an old database, of the old program's folder, or of a backup")
     found = os.path.realpath(text)
     if stamp(found) is None:
         raise NotFoundError(f"there is no {shown(text)}; the old program kept its data in ~/.local/data/odx/prontodb")
-    for other in apart:
+    if found.startswith(os.path.realpath(root).rstrip("/") + "/"):
+        raise InvalidInputError(f"{shown(found)} lies in the present root {shown(root)}; it is not an old one")
+    for other in (root, *apart):
         inside = os.path.realpath(other)
         if inside == found or inside.startswith(found.rstrip("/") + "/"):
             raise InvalidInputError(
                 f"{shown(inside)} lies in the source {shown(found)}, which must stay as it is; name the old folder "
                 "itself, or write elsewhere (--root, --scratch, --report)"
             )
-        if found.startswith(inside.rstrip("/") + "/"):
-            raise InvalidInputError(f"{shown(found)} lies in the present root {shown(inside)}; it is not an old one")
     return found
 
 

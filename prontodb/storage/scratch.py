@@ -38,21 +38,41 @@ class Scratch:
         for _ in range(_ATTEMPTS):
             try:
                 path = tempfile.mkdtemp(prefix=PREFIX, dir=above)
-                held = lock.acquire(path, (), _LOCK_FILE, purpose="scratch copies", wait_s=0, one_shot=True)
             except OSError as error:
                 raise translated(error, above) from error
-            except ProntoError as error:
+            try:
+                held = lock.acquire(path, (), _LOCK_FILE, purpose="scratch copies", wait_s=0, one_shot=True)
+                return cls(open_root(path), held)
+            except (ProntoError, FileNotFoundError) as error:
+                # Somebody took it for a dead one's, in the instant before it was locked.
                 event("scratch.lost", path=path, reason=str(error))
-                continue  # somebody took it for a dead one's before it was locked
-            return cls(open_root(path), held)
         raise BusyError(f"others keep tidying up {shown(above)}; try again")
 
     def close(self) -> None:
-        """Remove the folder and all in it."""
-        above, name = os.path.split(self.folder.path)
-        self.folder.close()
-        _remove(above, name)
-        self._held.release()
+        """Remove the folder and all in it. What cannot be removed now is removed by whoever makes the next one."""
+        try:
+            _empty(self.folder)
+        except ProntoError as error:
+            event("scratch.left", path=self.folder.path, reason=str(error))
+        finally:
+            self.folder.close()
+            self._held.release()
+
+
+def _empty(folder: Folder) -> None:
+    """Remove all in a folder, its lock last: as long as anything else is there, others see that it is in use."""
+    for name in folder.names():
+        if name != _LOCK_FILE:
+            folder.remove_tree(name)
+    folder.remove(_LOCK_FILE)
+    _remove_empty(folder.path)
+
+
+def _remove_empty(path: str) -> None:
+    try:
+        os.rmdir(path)
+    except OSError:
+        return  # somebody is at it, too, or there is something in it
 
 
 def _remove_dead(above: str) -> None:
@@ -67,20 +87,15 @@ def _remove_dead(above: str) -> None:
             found = os.lstat(path)
             if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
                 continue
-            with lock.acquire(path, (), _LOCK_FILE, purpose="remove scratch copies", wait_s=0, one_shot=True):
-                _remove(above, name)
+            if not os.path.lexists(f"{path}/{_LOCK_FILE}"):
+                _remove_empty(path)  # it is just being made, or just going
+                continue
+            with (
+                lock.acquire(path, (), _LOCK_FILE, purpose="remove scratch copies", wait_s=0, one_shot=True),
+                open_root(path) as folder,
+            ):
+                _empty(folder)
         except (BusyError, FileNotFoundError):
             continue
         except (ProntoError, OSError) as error:
             event("scratch.left", path=path, reason=str(error))
-
-
-def _remove(above: str, name: str) -> None:
-    from prontodb.storage.files import Folder
-
-    try:
-        fd = os.open(above, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise translated(error, above) from error
-    with Folder(fd, above) as folder:
-        folder.remove_tree(name)
