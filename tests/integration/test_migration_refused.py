@@ -203,7 +203,7 @@ def test_nothing_of_ours_may_lie_in_the_source(root: Path, tmp_path: Path) -> No
     old = old_root(tmp_path)
     for inside, scratch in ((old / "new", None), (old, None), (root, old)):
         work = work_at(inside)
-        with pytest.raises(InvalidInputError, match="lies in the source|lies in the present root"):
+        with pytest.raises(InvalidInputError, match=r"lies in the source|lies in the present root"):
             work.migration(str(old), chosen({}), scratch=None if scratch is None else str(scratch))
     fill(root, "a/b", {"k": "v"})
     with pytest.raises(InvalidInputError, match="lies in the present root"):
