@@ -204,6 +204,9 @@ class Upkeep:
         try:
             if report_to is not None:
                 await self._engine.beside(lambda: migration.check_writable(report_to), brief=True)
+            await self.drive(lambda _: migration.taking(), show)
+            if report_to is not None:
+                await self._engine.beside(lambda: migration.check_writable(report_to), brief=True)
             await self.drive(lambda _: migration.planning(), show)
             if dry_run:
                 report = await self._engine.beside(migration.planned)

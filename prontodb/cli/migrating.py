@@ -60,23 +60,28 @@ def do_migrate(args: Args) -> int:
     options = _options(args) if plan is None else plan.options
     place, dry_run = Place(args), args.flag("--dry-run")
     files = [args.text("--report"), args.text("--save-plan")]
+    if files[0] is not None and files[0] == files[1]:
+        raise args.usage_error("--report and --save-plan need a file each")
     where = source if plan is None or source is not None else plan.source
     with place.work().migration(where, options, scratch=args.text("--scratch"), plan=plan) as migration:
-        for file in files:
-            if file is not None:
-                migration.check_writable(file)
+        wanted = [file for file in files if file is not None]
+        for file in wanted:
+            migration.check_writable(file)
         run(migration.taking(), args, "databases", "copy")
+        for file in wanted:
+            migration.check_writable(file)
         run(migration.planning(), args, "rows", "plan")
         if files[1] is not None:
             migration.write_plan(files[1])
         report = migration.planned() if dry_run else run(migration.applying(), args, "entries", "migrate")
+        # First what was done, whatever then becomes of the file that is to tell of it.
+        if args.flag("--json"):
+            output.json_line(report.as_dict())
+        else:
+            _print(report)
+        _tell(report)
         if files[0] is not None:
             migration.write_report(files[0], report)
-    if args.flag("--json"):
-        output.json_line(report.as_dict())
-    else:
-        _print(report)
-    _tell(report)
     return DONE if report.is_complete else ERROR
 
 

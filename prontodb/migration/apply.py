@@ -15,6 +15,7 @@ from prontodb.migration.meeting import SESSION, compare
 from prontodb.migration.reasons import Reason
 from prontodb.model.layout import KEYSTORE_FILE, METADATA_FILE
 from prontodb.model.progress import Progress
+from prontodb.storage import connection as sqlite
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -34,6 +35,10 @@ BATCH_CHARACTERS = 4 * 1024 * 1024
 
 class _NothingToDoError(Exception):
     """The address has it all already; never leaves this module."""
+
+
+class _SinceThePlanError(ConflictError):
+    """With `on_conflict='fail'`, the one error of an address that stops all."""
 
 
 class Applying:
@@ -66,9 +71,12 @@ class Applying:
                 self.written.append(address)
             except _NothingToDoError:
                 pass
-            except ConflictError:
+            except _SinceThePlanError:
                 raise
-            except ProntoError as error:
+            except (ProntoError, *sqlite.ERRORS) as error:
+                # What SQLite says while a keystore is built is of that one; its file is in nobody's sight yet.
+                path = self._lifecycle.layout.keystore_path(address)
+                error = error if isinstance(error, ProntoError) else sqlite.translated(error, path)
                 event("migration.failed", address=address, reason=str(error))
                 plan.fail(slot, str(error))
         yield Progress(what="", done=total, total=total)
@@ -113,7 +121,7 @@ class Applying:
         if self._plan.options.on_conflict != "fail":
             return
         for reported in self._plan.ledger.examples(Reason.KEPT, 1):
-            raise ConflictError(
+            raise _SinceThePlanError(
                 f"a key of {address} was set since the plan was made; {len(self.written)} addresses were written before"
                 f" that, {address} stays as it is (row {reported.row})"
             )

@@ -1,7 +1,11 @@
-"""Old backups: a tar.gz of a folder, unpacked member by member into a private one, and nothing else than files."""
+"""Old backups: a tar.gz of a folder, unpacked member by member into a private one, and nothing else than files.
+
+Unpacked by gzip and not by tarfile, which reads past the checksum at the end without a look.
+"""
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import shutil
 import tarfile
@@ -10,7 +14,7 @@ from typing import TYPE_CHECKING, cast
 
 from prontodb.errors import ConflictError, InvalidSourceError, StorageFullError, shown
 from prontodb.migration.cursors import is_cursor_file
-from prontodb.storage.files import NewFile
+from prontodb.storage.files import NewFile, translated
 from prontodb.storage.foreign import SIDE_FILES, SQLITE_MAGIC, SourceFile, opened_stream, stamp
 
 if TYPE_CHECKING:
@@ -34,6 +38,8 @@ class Unpacked:
 
     def __init__(self) -> None:
         self.files: dict[str, str] = {}
+        self.others: set[str] = set()
+        """Members that are neither databases nor cursor files."""
         self.source: SourceFile | None = None
 
 
@@ -50,12 +56,12 @@ def unpack(path: str, name: str, folder: Folder) -> Generator[int, None, Unpacke
         counted = _Counted(file)
         try:
             yield from _unpack(counted, path, folder, found)
-            while chunk := counted.read(CHUNK_BYTES):  # what follows the archive's end belongs to the file's hash
-                yield len(chunk)
         except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
             if isinstance(error, OSError) and error.errno is not None:
-                raise
-            raise InvalidSourceError(f"{shown(name)} is cut, or no tar.gz; nothing was imported") from error
+                raise translated(error, path) from error
+            raise InvalidSourceError(
+                f"{shown(name)} is damaged, cut, or no tar.gz; nothing was imported: take another backup"
+            ) from error
     if before is None or stamp(path) != before:
         raise ConflictError(f"{shown(name)} was changed while it was read; try again")
     found.source = SourceFile(name=name, size_bytes=before[2], modified_ns=before[3], sha256=counted.digest.hexdigest())
@@ -64,7 +70,8 @@ def unpack(path: str, name: str, folder: Folder) -> Generator[int, None, Unpacke
 
 def _unpack(counted: _Counted, path: str, folder: Folder, found: Unpacked) -> Generator[int, None, None]:
     size = told = members = 0
-    with tarfile.open(fileobj=cast("BinaryIO", counted), mode="r|gz") as archive:
+    plain = gzip.GzipFile(fileobj=cast("BinaryIO", counted), mode="rb")
+    with plain, tarfile.open(fileobj=plain, mode="r|") as archive:
         for member in archive:
             members += 1
             inside = _checked(member, path)
@@ -78,6 +85,7 @@ def _unpack(counted: _Counted, path: str, folder: Folder, found: Unpacked) -> Ge
             assert stream is not None  # a regular file, by _checked
             begin = stream.read(len(SQLITE_MAGIC))
             if not _may_matter(inside, begin):
+                found.others.add(inside)
                 continue
             name = f"member-{len(found.files)}"
             with NewFile(folder, name) as file:
@@ -90,6 +98,12 @@ def _unpack(counted: _Counted, path: str, folder: Folder, found: Unpacked) -> Ge
                     told = counted.size
                     chunk = stream.read(CHUNK_BYTES)
             found.files[inside] = name
+        # To the very end, where the checksum of it all stands.
+        while chunk := plain.read(CHUNK_BYTES):
+            size += len(chunk)
+            _check_room(size, counted.size, folder, path)
+            yield counted.size - told
+            told = counted.size
 
 
 def _checked(member: tarfile.TarInfo, path: str) -> str | None:
@@ -100,17 +114,19 @@ def _checked(member: tarfile.TarInfo, path: str) -> str | None:
     if not member.isreg() or member.issparse():
         raise InvalidSourceError(f"{shown(path)} holds {shown(name)}, which is no plain file; it was not read")
     parts = name.split("/")
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise InvalidSourceError(
+            f"{shown(path)} holds {shown(name)}, a name that is not UTF-8; it was not read"
+        ) from None
     if name.startswith("/") or ".." in parts or "" in parts or "\x00" in name:
         raise InvalidSourceError(f"{shown(path)} holds {shown(name)}, a path that leads out of it; it was not read")
     return name
 
 
 def _may_matter(name: str, begin: bytes) -> bool:
-    return (
-        begin == SQLITE_MAGIC
-        or is_cursor_file(name)
-        or name.endswith((".db", ".prdb", *(ending + side for ending in (".db", ".prdb") for side in SIDE_FILES)))
-    )
+    return begin == SQLITE_MAGIC or is_cursor_file(name) or name.endswith((".db", ".prdb", *SIDE_FILES))
 
 
 def _check_room(size: int, packed: int, folder: Folder, path: str) -> None:

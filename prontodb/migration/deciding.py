@@ -24,42 +24,45 @@ LINES_A_LOOK = 50_000
 class _Key:
     """The lines of one key, one after the other: only what decides between them is kept, however many there are."""
 
-    __slots__ = ("contents", "first_live", "identities", "key", "last", "newest", "slot", "undated")
+    __slots__ = ("contents", "first_live", "identities", "key", "last", "newest", "places", "slot", "undated")
 
     def __init__(self, slot: int, key: str) -> None:
         self.slot, self.key = slot, key
         self.identities: set[str] = set()
-        self.newest: dict[str, Grouped] = {}
-        """The newest line of each database."""
-        self.first_live: dict[str, Grouped] = {}
-        """Of each database the first line that has not expired: what the old program showed."""
+        self.places: set[int] = set()
+        self.newest: dict[int, Grouped] = {}
+        """The newest line of each old table."""
+        self.first_live: dict[int, Grouped] = {}
+        """Of each old table the first line that has not expired: what the old program showed."""
         self.contents: set[tuple[int, int]] = set()
         self.undated = False
         self.last: Grouped | None = None
 
-    def add(self, line: Grouped, database: str, now_ms: int) -> None:
+    def add(self, line: Grouped, now_ms: int) -> None:
         """Take the next line, in the order they were read."""
+        if len(self.places) < NAMED:
+            self.places.add(line.place)
         if len(self.identities) < NAMED:
             self.identities.add(line.identity)
         if len(self.contents) < NAMED:
             self.contents.add((line.digest, line.expires))
+        origin = line.origin
         self.undated = self.undated or line.updated == UNKNOWN
-        newest = self.newest.get(database)
+        newest = self.newest.get(origin)
         if newest is None or line.updated >= newest.updated:
-            self.newest[database] = line
-        if database not in self.first_live and not _is_expired(line, now_ms):
-            self.first_live[database] = line
+            self.newest[origin] = line
+        if origin not in self.first_live and not _is_expired(line, now_ms):
+            self.first_live[origin] = line
         self.last = line
 
-    def choose(self) -> tuple[str, Grouped] | None:
-        """Return what was written last, and in which database; None when no time says which of several that is."""
+    def choose(self) -> Grouped | None:
+        """Return what was written last; None when no time says which of several tables' rows that is."""
         assert self.last is not None  # a key has lines
         if len(self.newest) == 1:
-            (database,) = self.newest
             # Rows were only ever added: without times, the last one is what was written last.
-            return database, self.last if self.undated else self.newest[database]
-        newest = max(self.newest.items(), key=lambda item: (item[1].updated, item[1].n))
-        rivals = {(line.digest, line.expires) for line in self.newest.values() if line.updated == newest[1].updated}
+            return self.last if self.undated else self.newest[self.last.origin]
+        newest = max(self.newest.values(), key=lambda line: (line.updated, line.n))
+        rivals = {(line.digest, line.expires) for line in self.newest.values() if line.updated == newest.updated}
         return newest if len(self.contents if self.undated else rivals) == 1 else None
 
 
@@ -79,30 +82,37 @@ class _Decided:
         ledger.flag(self.flags)
         ledger.note_shown(self.shown)
 
-    def add(self, found: _Key, now_ms: int) -> None:
+    def add(self, found: _Key, plan: Plan) -> None:
         """Decide one key."""
         slot, key = found.slot, found.key
+        places = [plan.places.places[number] for number in sorted(found.places)]
         if len(found.identities) > 1:
             told = " and ".join(sorted(name.replace("\x1f", "|") or key for name in found.identities))
             self.refused.append((Reason.TWIN_KEY, told, slot, key))
             return
-        chosen = found.choose()
-        if chosen is None:
-            self.refused.append((Reason.UNCLEAR_WHICH, " and ".join(sorted(found.newest)[:NAMED]), slot, key))
+        if len(places) > 1 and not all(place.by_name for place in places):
+            # Of two owners, or of one cursor's two views: that these are one key now does not make one of them older.
+            told = " and ".join(f"{key} of {place.old}" for place in places)
+            self.refused.append((Reason.TWIN_KEY, told, slot, key))
             return
-        database, newest = chosen
-        is_expired = _is_expired(newest, now_ms)
-        self.newest.append((EXPIRED if is_expired else MIGRATED, slot, key, newest.n))
+        newest = found.choose()
+        if newest is None:
+            told = " and ".join(sorted({plan.origins[origin].database for origin in found.newest})[:NAMED])
+            self.refused.append((Reason.UNCLEAR_WHICH, told, slot, key))
+            return
+        is_expired = _is_expired(newest, plan.now_ms)
+        # What was written last and cannot come over is reported; what it superseded is not brought back for it.
+        fate = EXPIRED if is_expired else REPORTED if newest.reason else MIGRATED
+        self.newest.append((fate, slot, key, newest.n))
         if found.undated:
             self.flags.append((BY_ROW, slot, key, newest.n))
-        first = found.first_live.get(database)
+        first = found.first_live.get(newest.origin)
         if first is not None and first.n != newest.n and (is_expired or first.digest != newest.digest):
             self.shown.append((slot, key, first.n, newest.n))
 
 
 def decide(ledger: Ledger, plan: Plan) -> Generator[Progress, None, None]:
     """Decide every line that is not alone with its address and key. Yields now and then."""
-    databases = [origin.database for origin in plan.origins]
     total, done = plan.rows, 0
     last = (-1, "")
     while True:
@@ -111,17 +121,17 @@ def decide(ledger: Ledger, plan: Plan) -> Generator[Progress, None, None]:
         for line in ledger.undecided(last):
             if current is None or (current.slot, current.key) != line[:2]:
                 if current is not None:
-                    decided.add(current, plan.now_ms)
+                    decided.add(current, plan)
                     last, keys, current = (current.slot, current.key), keys + 1, None
                     if keys >= KEYS_A_STEP:
                         break
                 current = _Key(line.slot, line.key)
-            current.add(line, databases[line.origin], plan.now_ms)
+            current.add(line, plan.now_ms)
             done += 1
             if done % LINES_A_LOOK == 0:
                 yield Progress(what="deciding", done=min(done, total), total=total)
         if current is not None:
-            decided.add(current, plan.now_ms)
+            decided.add(current, plan)
             last = (current.slot, current.key)
         elif not keys:
             return

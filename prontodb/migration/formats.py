@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from prontodb.engine.sqlite.schema import APPLICATION_ID
-from prontodb.errors import CorruptError, InvalidSourceError, ProntoError, shown
+from prontodb.errors import CorruptError, InvalidSourceError, ProntoError, StorageFullError, shown
+from prontodb.migration import log
 from prontodb.storage import connection as sqlite
 from prontodb.storage.connection import one, rows
 
@@ -34,18 +35,40 @@ _NEVER_CONNECTED = frozenset(
 _HASHED_KEYS = "keys_"
 _PLAIN_NAME = re.compile(r"[a-z_][a-z0-9_]*", re.ASCII)
 
-SELECT = {
-    SHARED: "SELECT rowid, typeof(address), address, typeof(value), value, created_at, updated_at FROM kvstore "
-    "ORDER BY rowid",
-    RUST: "SELECT rowid, typeof(project), project, typeof(namespace), namespace, typeof(key), key, typeof(context), "
-    "context, typeof(value), value, created_at, updated_at, expires_at FROM kv ORDER BY rowid",
-    LIFETIMES: "SELECT typeof(project), project, typeof(namespace), namespace, is_ttl, default_ttl FROM sys_namespaces "
-    "ORDER BY project, namespace",
-}
+MAX_TEXT_BYTES = 8_192
+"""Of an address, or of a part of one: no key is as long. What is longer is not even read."""
 
-_ALL = "SELECT type, name, coalesce(sql, '') FROM sqlite_schema"
+
+def _short(*columns: str) -> str:
+    """Return SQL for text columns: the type of each, and what it holds unless that is too long."""
+    return ", ".join(
+        f"typeof({one}), CASE WHEN octet_length({one}) <= {MAX_TEXT_BYTES} THEN {one} END" for one in columns
+    )
+
+
+def _rubbish_apart(*columns: str) -> str:
+    """Return SQL for columns that hold moments and numbers: as they are, or a word for what is too long to be one."""
+    return ", ".join(
+        f"CASE WHEN {one} IS NULL OR octet_length({one}) <= {MAX_TEXT_BYTES} THEN {one} ELSE 'too long' END"
+        for one in columns
+    )
+
+
+_VALUE = "typeof(value), CASE WHEN octet_length(value) <= ?1 THEN value END, coalesce(octet_length(value), 0)"
+SELECT = {
+    SHARED: f"SELECT rowid, {_short('address')}, {_VALUE}, {_rubbish_apart('created_at', 'updated_at')} FROM kvstore "
+    "ORDER BY rowid",
+    RUST: f"SELECT rowid, {_short('project', 'namespace', 'key', 'context')}, {_VALUE}, "
+    f"{_rubbish_apart('created_at', 'updated_at', 'expires_at')} FROM kv ORDER BY rowid",
+    LIFETIMES: f"SELECT {_short('project', 'namespace')}, {_rubbish_apart('is_ttl', 'default_ttl')} "
+    "FROM sys_namespaces ORDER BY project, namespace",
+}
+"""?1 is the largest value that is read."""
+
+_ALL = "SELECT type, name FROM sqlite_schema WHERE type IN ('table', 'view')"
 _TABLE_COLUMNS = "SELECT name, hidden FROM pragma_table_xinfo(?)"
-_TABLE_KIND = "SELECT type, wr FROM pragma_table_list WHERE schema = 'main' AND name = ?"
+_TABLE_KIND = "SELECT type, wr FROM pragma_table_list WHERE schema = 'main' AND lower(name) = ?"
+_ROW_NAME = "SELECT 1 FROM pragma_table_info('kvstore') WHERE lower(name) = 'id' AND pk = 1 AND upper(type) = 'INTEGER'"
 _COUNT = {name: f"SELECT count(*) FROM {name}" for name in _COLUMNS}
 
 MAX_TABLES_NAMED = 5
@@ -82,8 +105,11 @@ def settle(path: str, name: str) -> Tables:
     Raises `InvalidSourceError` for everything that is not wholly an old program's database.
     """
     try:
+        last_commit = log.last_commit(path, name)
         connection = sqlite.connect(path)
         try:
+            if last_commit is not None:
+                log.check_played(last_commit, one(connection, "PRAGMA wal_checkpoint(PASSIVE)")[1], name)
             # Plays in the log, or takes back what was never committed; afterwards all is in the one file.
             one(connection, "PRAGMA journal_mode=DELETE")
             found = _recognised(connection, name)
@@ -107,7 +133,9 @@ def _refused(name: str, error: ProntoError) -> ProntoError:
     """Say of the original what SQLite says of its copy."""
     if isinstance(error, CorruptError):
         return InvalidSourceError(f"{shown(name)} is damaged, cut, or no database of SQLite; {_WAY_OUT}")
-    return error
+    if isinstance(error, StorageFullError):
+        return error
+    return InvalidSourceError(f"{shown(name)} cannot be read: {error} (said of a private copy of it)")
 
 
 def _recognised(connection: Connection, name: str) -> tuple[list[str], tuple[str, ...]]:
@@ -119,11 +147,11 @@ def _recognised(connection: Connection, name: str) -> tuple[list[str], tuple[str
             f"{shown(name)} keeps its text as {encoding}, which no old program did; make a copy that is UTF-8 with "
             "'sqlite3 OLD .dump | sqlite3 NEW' and migrate that"
         )
-    objects = {str(item).lower(): str(type_) for type_, item, _ in rows(connection, _ALL)}
+    objects = {str(item).lower(): str(type_) for type_, item in rows(connection, _ALL)}
     found = [table for table in _COLUMNS if table in objects]
     for table in found:
         _check_table(connection, table, objects[table], name)
-    tables = sorted(item for item, type_ in objects.items() if type_ in ("table", "view") and item not in _COLUMNS)
+    tables = sorted(item for item in objects if item not in _COLUMNS)
     strange = [item for item in tables if not item.startswith("sqlite_")]
     apart = [item for item in strange if item in _NEVER_CONNECTED or item.startswith(_HASHED_KEYS)]
     if apart and not _are_empty(connection, apart, objects):
@@ -149,8 +177,9 @@ def _check_table(connection: Connection, table: str, type_: str, name: str) -> N
         raise InvalidSourceError(
             f"{shown(name)}: table {table} has other columns than the old program's ({_named(odd)}); it was not read"
         )
-    if kind[1] and table != LIFETIMES:
-        raise InvalidSourceError(f"{shown(name)}: table {table} has no rowid, so that its rows cannot be named")
+    named = table != SHARED or one(connection, _ROW_NAME) is not None
+    if (kind[1] and table != LIFETIMES) or not named:
+        raise InvalidSourceError(f"{shown(name)}: table {table} has no row ids, so that its rows cannot be named")
 
 
 def _are_empty(connection: Connection, names: list[str], objects: dict[str, str]) -> bool:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from prontodb.errors import InvalidInputError
 from prontodb.migration import ledger
 from prontodb.migration.cursors import DEFAULT
+from prontodb.migration.formats import MAX_TEXT_BYTES
 from prontodb.migration.moments import NEVER, UNKNOWN, expiry_ms, moment_ms
 from prontodb.migration.reasons import Reason
 from prontodb.model.key import check_key
@@ -14,8 +15,13 @@ from prontodb.model.key import check_key
 if TYPE_CHECKING:
     from prontodb.model.limits import Limits
 
-TEXT, BLOB, INTEGER = b"text", b"blob", b"integer"
+TEXT, NULL = b"text", b"null"
 CONTEXT_MARK = "__"
+_Value = tuple[int, int, int, str]
+"""Digest, flags, reason, detail."""
+MAX_NAME = 256
+"""Characters of an old user or cursor; a longer one cannot be mapped, neither."""
+TOO_LONG = f"it, or a part of it, is longer than {MAX_TEXT_BYTES:,} bytes"
 SHOWN_BYTES = 200
 """Of an old name that cannot be a key, so much is shown."""
 
@@ -38,6 +44,9 @@ class Judged(NamedTuple):
     expires: int
     digest: int
     flags: int
+    reason: int
+    """Why the value cannot come over, 0 when it can: the row may be the last of its key all the same."""
+    detail: str
 
 
 def shown_name(*parts: object) -> str:
@@ -56,6 +65,8 @@ class Judge:
 
     def owner(self, kind: bytes, address: object) -> tuple[str, str, list[str]]:
         """Return user, cursor and the other parts of an address of the shared table."""
+        if address is None and kind == TEXT:
+            raise NotMigratedError(Reason.BAD_KEY, "", TOO_LONG)
         if kind != TEXT or not isinstance(address, bytes):
             raise NotMigratedError(Reason.NOT_TEXT, shown_name(address))
         try:
@@ -67,10 +78,21 @@ class Judge:
             raise NotMigratedError(Reason.EMPTY_PART, text[:SHOWN_BYTES])
         if len(parts) < 4:
             raise NotMigratedError(Reason.FEW_PARTS, text[:SHOWN_BYTES])
+        if max(len(parts[0]), len(parts[1])) > MAX_NAME:
+            raise NotMigratedError(
+                Reason.NO_ADDRESS, text[:SHOWN_BYTES], f"a user or cursor over {MAX_NAME} characters"
+            )
         return parts[0], parts[1], parts[2:]
 
     def shared(
-        self, parts: list[str], old: object, value_kind: bytes, value: object, created: object, updated: object
+        self,
+        parts: list[str],
+        old: object,
+        value_kind: bytes,
+        value: object,
+        value_bytes: int,
+        created: object,
+        updated: object,
     ) -> Judged:
         """Judge the rest of a row of the shared table; `parts` are those behind user and cursor."""
         if self._delimiter != "." and any("." in part for part in parts):
@@ -80,8 +102,7 @@ class Judge:
         # Of three parts, those without the defaults are what four parts in all would have said as well.
         identity = "\x1f".join(parts) if len(parts) > 2 and kept is not parts else ""
         key = self._key(".".join(kept), old)
-        digest, more = self._value(value_kind, value, old)
-        return self._timed(key, identity, created, updated, None, digest, flags | more)
+        return self._timed(key, identity, created, updated, None, self._value(value_kind, value, value_bytes), flags)
 
     # The Rust program's table: project, namespace, key, context
 
@@ -91,13 +112,15 @@ class Judge:
         named: tuple[bytes, object, bytes, object, bytes, object],
         value_kind: bytes,
         value: object,
+        value_bytes: int,
         times: tuple[object, object, object],
     ) -> Judged:
         """Judge a row of the Rust program; `named` are kind and bytes of namespace, key and context."""
         old = (project, named[1], named[3])
         namespace, key = text_of(*named[:2], *old), text_of(*named[2:4], *old)
-        context = "" if named[5] is None else text_of(*named[4:], *old)
-        if not (project and namespace and key) or (named[5] is not None and not context):
+        has_context = named[4] != NULL
+        context = text_of(*named[4:], *old) if has_context else ""
+        if not (project and namespace and key) or (has_context and not context):
             raise NotMigratedError(Reason.EMPTY_PART, shown_name(*old))
         name = key + CONTEXT_MARK + context if context else key
         flags, identity = 0, ""
@@ -110,8 +133,8 @@ class Judge:
             path = name if namespace == DEFAULT else f"{namespace}.{name}"
         if flags or CONTEXT_MARK in key or CONTEXT_MARK in context:
             identity = "\x1f".join((project, namespace, key, context))
-        digest, more = self._value(value_kind, value, old)
-        return self._timed(self._key(path, *old), identity, *times, digest, flags | more)
+        found = self._value(value_kind, value, value_bytes)
+        return self._timed(self._key(path, *old), identity, *times, found, flags)
 
     # What both have in common
 
@@ -123,23 +146,26 @@ class Judge:
         except InvalidInputError as error:
             raise NotMigratedError(Reason.BAD_KEY, shown_name(*old), str(error)) from None
 
-    def _value(self, kind: bytes, value: object, *old: object) -> tuple[int, int]:
-        """Return a digest of a value, good for this run, and flags."""
+    def _value(self, kind: bytes, value: object, size: int) -> _Value:
+        """Return a digest of a value that is good for this run, flags, and why it cannot come over, if it cannot.
+
+        A value over the limit was not even read.
+        """
         flags = 0
+        if size > self._limits.max_value_bytes:
+            return 0, 0, Reason.VALUE_TOO_LARGE, f"it has {size:,} bytes"
         if isinstance(value, bytes):
             flags = 0 if kind == TEXT else ledger.WAS_BLOB
         elif isinstance(value, int):
             value, flags = b"%d" % value, ledger.WAS_NUMBER
         else:
-            raise NotMigratedError(Reason.VALUE_NOT_TEXT, shown_name(*old))
-        if len(value) > self._limits.max_value_bytes:
-            raise NotMigratedError(Reason.VALUE_TOO_LARGE, shown_name(*old), f"it has {len(value):,} bytes")
+            return 0, 0, Reason.VALUE_NOT_TEXT, ""
         if not value.isascii():
             try:
                 value.decode()
             except UnicodeDecodeError:
-                raise NotMigratedError(Reason.VALUE_NOT_UTF8, shown_name(*old)) from None
-        return hash(value), flags
+                return hash(value), 0, Reason.VALUE_NOT_UTF8, ""
+        return hash(value), flags, 0, ""
 
     def _timed(
         self,
@@ -148,9 +174,11 @@ class Judge:
         created: object,
         updated: object,
         expires: object,
-        digest: int,
+        value: _Value,
         flags: int,
     ) -> Judged:
+        digest, more, reason, detail = value
+        flags |= more
         created_ms, updated_ms = moment_ms(created), moment_ms(updated)
         if created_ms == UNKNOWN or updated_ms == UNKNOWN:
             flags |= ledger.TIME_UNKNOWN
@@ -158,11 +186,13 @@ class Judge:
         if expires is not None:
             expires_ms, is_known = expiry_ms(expires)
             flags |= 0 if is_known else ledger.EXPIRY_UNKNOWN
-        return Judged(key, identity, created_ms, updated_ms, expires_ms, digest, flags)
+        return Judged(key, identity, created_ms, updated_ms, expires_ms, digest, flags, reason, detail)
 
 
 def text_of(kind: bytes, stored: object, *old: object) -> str:
     """Return stored text; raises when it is none, or not UTF-8."""
+    if stored is None and kind == TEXT:
+        raise NotMigratedError(Reason.BAD_KEY, shown_name(*old), TOO_LONG)
     if kind != TEXT or not isinstance(stored, bytes):
         raise NotMigratedError(Reason.NOT_TEXT, shown_name(*old))
     try:

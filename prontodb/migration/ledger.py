@@ -52,7 +52,7 @@ _PUT = "INSERT INTO read VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _ORDER = (
     "INSERT INTO line SELECT n, origin, row, place, slot, key, identity, created, updated, expires, digest, flags, "
     "CASE WHEN fate <> 0 OR slot < 0 THEN fate WHEN count(*) OVER same > 1 THEN 0 "
-    "WHEN expires BETWEEN 0 AND ? THEN 2 ELSE 3 END, reason, detail "
+    "WHEN expires BETWEEN 0 AND ? THEN 2 WHEN reason <> 0 THEN 4 ELSE 3 END, reason, detail "
     "FROM read WINDOW same AS (PARTITION BY slot, key) ORDER BY slot, key, n"
 )
 _PUT_LIFETIME = (
@@ -60,12 +60,12 @@ _PUT_LIFETIME = (
 )
 _PUT_SHOWN = "INSERT INTO shown VALUES (?, ?, ?, ?)"
 _GROUPED = (
-    "SELECT slot, key, n, origin, identity, updated, expires, digest FROM line "
+    "SELECT slot, key, n, origin, place, identity, updated, expires, digest, reason FROM line "
     "WHERE slot >= 0 AND fate = 0 AND (slot, key) > (?, ?) ORDER BY slot, key, n"
 )
 _DECIDE = "UPDATE line SET fate = ?, reason = ?, detail = ? WHERE slot = ? AND key = ? AND n = ?"
 _FLAG_PAGE = "UPDATE line SET flags = flags | 64 WHERE slot = ? AND key BETWEEN ? AND ? AND fate = 3"
-_SUPERSEDE = "UPDATE line SET fate = 1 WHERE slot = ? AND key = ? AND n <> ?"
+_SUPERSEDE = "UPDATE line SET fate = 1, reason = 0, detail = '' WHERE slot = ? AND key = ? AND n <> ?"
 _FATE = "UPDATE line SET fate = ? WHERE slot = ? AND key = ? AND n = ?"
 _REFUSE_KEY = "UPDATE line SET fate = 4, reason = ?, detail = ? WHERE slot = ? AND key = ?"
 _FLAG = "UPDATE line SET flags = flags | ? WHERE slot = ? AND key = ? AND n = ?"
@@ -141,10 +141,13 @@ class Grouped(NamedTuple):
     key: str
     n: int
     origin: int
+    place: int
     identity: str
     updated: int
     expires: int
     digest: int
+    reason: int
+    """Why it cannot be migrated, though it may be what was written last; 0 when it can."""
 
 
 class Reported(NamedTuple):
@@ -184,8 +187,9 @@ class Ledger:
         self._lines = 0
         self._source = "line"
         # Sorting goes to disk, past the cache; nothing here need survive anything.
-        for pragma in ("journal_mode=OFF", "synchronous=OFF", "temp_store=FILE", f"cache_size=-{CACHE_KIB}"):
+        for pragma in ("journal_mode=OFF", "synchronous=OFF", f"cache_size=-{CACHE_KIB}"):
             self._run(f"PRAGMA {pragma}")
+        sqlite.spill_into(self._connection, folder.path)
         for statement in _SCHEMA:
             self._run(statement)
         self._run("BEGIN IMMEDIATE")
@@ -195,6 +199,7 @@ class Ledger:
 
     def close(self) -> None:
         """Close the file."""
+        sqlite.spill_into(self._connection, None)
         self._connection.close()
 
     @contextmanager

@@ -18,7 +18,6 @@ _MILLISECOND = timedelta(milliseconds=1)
 _MAX_TEXT_BYTES = 64
 
 
-@lru_cache(4_096)
 def moment_ms(stored: object) -> int:
     """Return a stored moment as integer milliseconds UTC, UNKNOWN for rubbish.
 
@@ -26,7 +25,8 @@ def moment_ms(stored: object) -> int:
     where it names no zone.
     """
     if isinstance(stored, bytes):
-        return _of_text(stored)
+        # What is remembered must be short, however much rubbish there is.
+        return _of_text(stored) if len(stored) <= _MAX_TEXT_BYTES else UNKNOWN
     if isinstance(stored, bool) or not isinstance(stored, (int, float)):
         return UNKNOWN
     # Cut before multiplying: not a number, infinite and huge are all outside.
@@ -35,9 +35,8 @@ def moment_ms(stored: object) -> int:
     return stored * 1_000 if isinstance(stored, int) else round(stored * 1_000)
 
 
+@lru_cache(4_096)
 def _of_text(stored: bytes) -> int:
-    if len(stored) > _MAX_TEXT_BYTES:
-        return UNKNOWN
     try:
         found = datetime.fromisoformat(stored.decode().strip())
         if found.tzinfo is None:

@@ -34,6 +34,8 @@ class Place:
     reason: str = ""
     mapped: bool = False
     """True when the user said where it goes."""
+    by_name: bool = False
+    """True for a database that nothing but its own name leads to an address: several such may be one, of all times."""
     slot: int = -1
     """The number of its address; places that become one address share it."""
     read: int = 0
@@ -50,10 +52,16 @@ class Places:
     _slots: dict[Address, int] = field(default_factory=dict)
     _used: set[str] = field(default_factory=set)
     _others: int = -1
+    _named: dict[str, int] = field(default_factory=dict)
 
-    def add(self, old: str, user: str | None, cursor: str | None, reason: str = "") -> int:
+    def add(self, old: str, user: str | None, cursor: str | None, reason: str = "", *, by_name: bool = False) -> int:
         """Return the number of a new place: of an old user and cursor, or of none, for a reason."""
+        same = self._named.get(old, 0)
+        self._named[old] = same + 1
+        if same:
+            old = f"{old} ({same + 1})"  # an old user and cursor, and a file, may be called the same
         place = self._placed(old, user, cursor, reason)
+        place.by_name = by_name
         if place.address is not None:
             place.slot = self.slot_of(place.address)
             if len(self.addresses) > MAX_PLACES:

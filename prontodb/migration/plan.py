@@ -51,6 +51,9 @@ class Options:
     def __post_init__(self) -> None:
         if self.on_conflict not in ON_CONFLICT:
             raise InvalidInputError(f"on_conflict is 'keep', 'replace' or 'fail', not {shown(self.on_conflict)}")
+        texts = (self.delimiter, *self.mapping, *self.skip)
+        if isinstance(self.skip, str) or not all(isinstance(text, str) for text in texts):
+            raise InvalidInputError("delimiter, the names of old places, and each file to skip must be text")
         if not 0 < len(self.delimiter) <= MAX_DELIMITER or not self.delimiter.isprintable():
             raise InvalidInputError(f"delimiter {shown(self.delimiter)} must be 1 to 8 printable characters")
 
@@ -125,7 +128,7 @@ class Planning:
                     if table not in database.tables.rows:
                         continue
                     plan.origins.append(Origin(database.name, database.copy, table))
-                    cursor = connection.execute(formats.SELECT[table])
+                    cursor = connection.execute(formats.SELECT[table], (self._limits.max_value_bytes,))
                     try:
                         for row in cursor:
                             if table == formats.SHARED:
@@ -170,11 +173,17 @@ class Planning:
                 f"{found:,} of the keys are there already with something else, such as {shown(first.key)} at "
                 f"{self._plan.places.places[first.place].address}; nothing was written: see --on-conflict"
             )
+        for place, old, reason, _ in self._ledger.reported_lifetimes(-1):
+            if reason == Reason.KEPT:
+                raise ConflictError(
+                    f"namespace {shown(old)} has another default lifetime at {self._plan.places.places[place].address} "
+                    "already; nothing was written: see --on-conflict"
+                )
 
     # Rows
 
     def _shared(self, row: tuple[object, ...]) -> None:
-        row_id, kind, address, value_kind, value, created, updated = row
+        row_id, kind, address, value_kind, value, size, created, updated = row
         place = -1
         try:
             user, cursor, parts = self._judge.owner(kind, address)  # type: ignore[arg-type]
@@ -184,14 +193,14 @@ class Planning:
                 place = self._plan.places.add(old, user, cursor)
                 if len(self._owners) < 2 * MAX_PLACES:
                     self._owners[user, cursor] = place
-            judged = self._judge.shared(parts, address, value_kind, value, created, updated)  # type: ignore[arg-type]
+            judged = self._judge.shared(parts, address, value_kind, value, size, created, updated)  # type: ignore[arg-type]
         except NotMigratedError as error:
             self._report(row_id, place, error)
         else:
             self._add(row_id, place, judged)
 
     def _rust(self, row: tuple[object, ...], views: _Views) -> None:
-        row_id, kind, stored, *named, value_kind, value, created, updated, expires = row
+        row_id, kind, stored, *named, value_kind, value, size, created, updated, expires = row
         times = (created, updated, expires)
         try:
             project = text_of(kind, stored, stored, named[1], named[3])  # type: ignore[arg-type]
@@ -200,7 +209,7 @@ class Planning:
             return
         for number, (place, inside) in enumerate(views.of(project)):
             try:
-                judged = self._judge.rust(inside, tuple(named), value_kind, value, times)  # type: ignore[arg-type]
+                judged = self._judge.rust(inside, tuple(named), value_kind, value, size, times)  # type: ignore[arg-type]
             except NotMigratedError as error:
                 self._report(row_id, place, error, is_copy=number > 0)
             else:
@@ -213,11 +222,11 @@ class Planning:
 
     def _add(self, row: object, place: int, judged: Judged, *, is_copy: bool = False) -> None:
         where, origin = self._plan.places.places[place], len(self._plan.origins) - 1
+        fate, reason, detail = UNDECIDED, judged.reason, judged.detail
         if where.slot < 0:
-            fate, reason, detail = REPORTED, int(Reason.NO_ADDRESS), where.reason
-        else:
-            fate, reason, detail = UNDECIDED, 0, ""
-        line = Line(origin, row, place, where.slot, *judged, fate, reason, detail)  # type: ignore[arg-type]
+            fate, reason, detail = REPORTED, Reason.NO_ADDRESS, where.reason
+        known = judged[:-2]
+        line = Line(origin, row, place, where.slot, *known, fate, reason, detail)  # type: ignore[arg-type]
         self._put(line, place, is_copy=is_copy)
 
     def _put(self, line: Line, place: int, *, is_copy: bool) -> None:
@@ -283,8 +292,12 @@ class _Views:
             else:
                 self._behind.append((f"{cursor.meta}.", place))
             _note_defaults(source, cursor.file, cursor.project, cursor.namespace)
+        by_name = cursor_by_name(database.folder, database.file, is_top=database.is_top)
         if mapped:
             self._plain = [places.add(database.name, None, None)]
+        elif self._plain and by_name == DEFAULT:
+            # What everybody saw without a cursor file is not theirs alone who have one for it.
+            self._by_name()
 
     @property
     def first(self) -> int:
@@ -305,7 +318,10 @@ class _Views:
         database = self._database
         cursor = cursor_by_name(database.folder, database.file, is_top=database.is_top)
         reason = _NOT_SAID.format(database.name)
-        self._plain = [self._places.add(database.name, None if cursor is None else DEFAULT, cursor, reason)]
+        place = self._places.add(database.name, None if cursor is None else DEFAULT, cursor, reason, by_name=True)
+        slot = self._places.places[place].slot
+        if slot < 0 or all(self._places.places[one].slot != slot for one in self._plain):
+            self._plain.append(place)
         return self._plain
 
 

@@ -14,9 +14,10 @@ from prontodb.migration import saved
 from prontodb.migration.apply import Applying
 from prontodb.migration.ledger import Ledger
 from prontodb.migration.plan import Planning
-from prontodb.migration.source import Taking, checked_path
+from prontodb.migration.source import Taking, check_spelling, checked_path
 from prontodb.storage import connection as sqlite
-from prontodb.storage.files import publish_beside
+from prontodb.storage.files import check_can_publish, publish_beside
+from prontodb.storage.foreign import INDEX_FILE, SIDE_FILES
 from prontodb.storage.scratch import Scratch
 
 if TYPE_CHECKING:
@@ -147,15 +148,24 @@ class Migration:
         return replace(report, seconds=self._seconds + perf_counter() - begun)
 
     def check_writable(self, path: str) -> str:
-        """Return the absolute path of a file to write a report or plan into; never one in the source."""
-        found = os.path.join(os.path.realpath(os.path.dirname(os.path.abspath(path))), os.path.basename(path))
-        if not os.path.isdir(os.path.dirname(found)):
+        """Return the absolute path of a file that a report or plan can be written into; never one of the source.
+
+        Asked again once the source is known, which may reach further than the path that was named.
+        """
+        check_spelling(path)
+        above, name = os.path.split(os.path.abspath(path))
+        found = f"{os.path.realpath(above).rstrip('/')}/{name}"
+        if not os.path.isdir(above):
             raise InvalidInputError(f"{shown(path)} cannot be written: it lies in no folder")
         if os.path.lexists(found) and (os.path.islink(found) or not os.path.isfile(found)):
             raise InvalidInputError(f"{shown(path)} is no file, and will not be replaced by one; name another")
-        source = self._path
-        if found == source or found.startswith(source.rstrip("/") + "/"):
-            raise InvalidInputError(f"{shown(path)} lies in the source, which must stay as it is; write elsewhere")
+        read = [self._path, *(() if self._source is None else self._source.paths)]
+        beside = {one + ending for one in read for ending in ("", *SIDE_FILES, INDEX_FILE)}
+        if found in beside or found.startswith(self._path.rstrip("/") + "/"):
+            raise InvalidInputError(f"{shown(path)} belongs to the source, which must stay as it is; write elsewhere")
+        if found.startswith(os.path.realpath(self._lifecycle.layout.root).rstrip("/") + "/"):
+            raise InvalidInputError(f"{shown(path)} lies in the root; write elsewhere")
+        check_can_publish(found)
         return found
 
     def write_report(self, path: str, report: MigrationReport) -> None:

@@ -68,6 +68,8 @@ class Source:
     """All that a migration reads. `cursors` maps the name of a database to the cursor files that name it."""
 
     path: str
+    paths: list[str] = field(default_factory=list)
+    """The path of every database and cursor file that was read."""
     kind: str
     databases: list[Database] = field(default_factory=list)
     cursors: dict[str, list[Cursor]] = field(default_factory=dict)
@@ -83,6 +85,7 @@ def checked_path(path: object, root: str, *apart: str) -> str:
     text = os.fspath(path) if isinstance(path, os.PathLike) else path
     if not isinstance(text, str) or not text or "\x00" in text:
         raise InvalidInputError("a source is the path of an old database, of the old program's folder, or of a backup")
+    check_spelling(text)
     found = os.path.realpath(text)
     if stamp(found) is None:
         raise NotFoundError(f"there is no {shown(text)}; the old program kept its data in ~/.local/data/odx/prontodb")
@@ -98,6 +101,14 @@ def checked_path(path: object, root: str, *apart: str) -> str:
     return found
 
 
+def check_spelling(path: str) -> None:
+    """Raise `InvalidInputError` for text that is no path on this system."""
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        raise InvalidInputError(f"{shown(path)} is no path on this system") from None
+
+
 class Taking:
     """Copies a source into a private folder and tests every database of it; `steps` returns the `Source`."""
 
@@ -106,6 +117,8 @@ class Taking:
         self._faults: list[ProntoError] = []
         self._copies = self._wanted = self._done_bytes = self._total_bytes = 0
         self._skipped: set[str] = set()
+        self._refused: set[str] = set()
+        """Databases that a fault is told of already."""
 
     def steps(self) -> Generator[Progress, None, Source]:
         """Do it. Raises `InvalidSourceError`, `BusyError` and `ConflictError`, before which nothing was imported."""
@@ -166,13 +179,14 @@ class Taking:
         for name in names:
             if not cursors.is_cursor_file(name):
                 continue
+            source.paths.append(f"{above}/{name}")
             try:
                 cursor = cursors.read(f"{above}/{name}", name)
             except ProntoError as error:
                 source.notes.append(str(error))
                 continue
             targets = {os.path.realpath(path) for path in _candidates(cursor, above, os.path.dirname(self._path))}
-            if self._path in targets:
+            if self._path in targets or _moved(cursor.database_path, [self._path]):
                 source.cursors.setdefault(file, []).append(cursor)
 
     # A folder
@@ -180,6 +194,7 @@ class Taking:
     def _from_folder(self) -> Generator[Progress, None, Source]:
         source = Source(path=self._path, kind=FOLDER)
         found = self._below(self._path)
+        self._names = list(found)
         databases = [name for name, one in found.items() if self._is_database(name, one, found, source)]
         self._total_bytes = sum(self._size_of(f"{self._path}/{name}") for name in databases)
         self._wanted = len(databases)
@@ -235,7 +250,7 @@ class Taking:
         if begin != SQLITE_MAGIC:
             if last.endswith(_ENDINGS):
                 what = "no database of SQLite, or encrypted" if begin else "empty"
-                self._faults.append(InvalidSourceError(f"{shown(name)} is {what}; leave it out with --skip {name}"))
+                self._fault(name, InvalidSourceError(f"{shown(name)} is {what}; leave it out with --skip {name}"))
             return False
         if not _is_text(name):
             self._faults.append(InvalidSourceError(f"the name of {shown(name)} is not UTF-8; migrate a renamed copy"))
@@ -252,8 +267,9 @@ class Taking:
     def _find(self, source: Source, cursor: Cursor) -> Generator[Progress, None, None]:
         """Note which database a cursor file names; one outside of the folder is read, too."""
         above = os.path.dirname(os.path.dirname(f"{self._path}/{cursor.file}"))
+        moved = [f"{self._path}/{name}" for name in _moved(cursor.database_path, self._names)]
         existing = dict.fromkeys(
-            os.path.realpath(path) for path in _candidates(cursor, above, self._path) if os.path.isfile(path)
+            os.path.realpath(path) for path in (*moved, *_candidates(cursor, above, self._path)) if os.path.isfile(path)
         )
         inside = [path for path in existing if path.startswith(self._path + "/")]
         found = inside or list(existing)
@@ -269,9 +285,8 @@ class Taking:
         name = path.removeprefix(self._path + "/")
         if self._is_skipped(name):
             return
-        if all(database.name != name for database in source.databases):
-            if inside:
-                return  # a fault that is told already
+        if all(database.name != name for database in source.databases) and name not in self._refused:
+            # One that lies elsewhere, or that nothing but this file tells from other files.
             self._total_bytes += self._size_of(path)
             yield from self._take(source, name, path, os.path.basename(os.path.dirname(path)), is_top=False)
         source.cursors.setdefault(name, []).append(cursor)
@@ -299,10 +314,10 @@ class Taking:
             self._settle(source, name, f"{self._folder.path}/{member}", folder, is_top="/" not in name)
         for name, member in found.files.items():
             if cursors.is_cursor_file(name) and not self._is_skipped(name):
-                self._cursor_in_backup(source, name, f"{self._folder.path}/{member}")
+                self._cursor_in_backup(source, name, f"{self._folder.path}/{member}", found.others)
         return source
 
-    def _cursor_in_backup(self, source: Source, name: str, path: str) -> None:
+    def _cursor_in_backup(self, source: Source, name: str, path: str, others: Collection[str]) -> None:
         """Note which database a cursor file in a backup names: one of the same backup, or none at all."""
         try:
             cursor = cursors.read(path, name)
@@ -311,11 +326,17 @@ class Taking:
             return
         above = "/" + os.path.dirname(os.path.dirname(name))
         known = {f"/{database.name}": database.name for database in source.databases}
-        found = {known[path] for path in map(os.path.normpath, _candidates(cursor, above, "/")) if path in known}
-        if len(found) == 1:
-            source.cursors.setdefault(found.pop(), []).append(cursor)
-        else:
+        members = {f"/{one}": one for one in (*known.values(), *others)}
+        found = {members[path] for path in map(os.path.normpath, _candidates(cursor, above, "/")) if path in members}
+        found = found or set(_moved(cursor.database_path, list(members.values())))
+        if len(found) > 1:
+            self._faults.append(InvalidSourceError(f"cursor file {shown(name)} may mean {' or '.join(sorted(found))}"))
+        elif not found:
             source.notes.append(f"{name} names {shown(cursor.database_path)}, which the backup does not hold")
+        elif found & set(known.values()):
+            source.cursors.setdefault(found.pop(), []).append(cursor)
+        elif not found & self._refused:
+            self._faults.append(InvalidSourceError(f"{shown(found.pop())}, which {shown(name)} names, is no database"))
 
     # What all have in common
 
@@ -351,23 +372,30 @@ class Taking:
     ) -> Generator[Progress, None, None]:
         """Copy one database and test the copy; what is wrong with it is kept for the end."""
         copy = f"database-{self._copies}"
+        source.paths.append(path)
         try:
             source.files += yield from self._told(copied(path, name, self._folder, copy), name)
         except StorageFullError:
             raise
         except ProntoError as error:
-            self._faults.append(error)
+            self._fault(name, error)
             return
         self._settle(source, name, f"{self._folder.path}/{copy}", folder, is_top=is_top)
+
+    def _fault(self, name: str, error: ProntoError) -> None:
+        self._refused.add(name)
+        self._faults.append(error)
 
     def _settle(self, source: Source, name: str, copy: str, folder: str, *, is_top: bool) -> None:
         self._copies += 1
         try:
+            if beginning(copy, len(SQLITE_MAGIC)) != SQLITE_MAGIC:
+                raise InvalidSourceError(f"{shown(name)} is no database of SQLite, empty, or encrypted")
             tables = formats.settle(copy, name)
         except StorageFullError:
             raise
         except ProntoError as error:
-            self._faults.append(error)
+            self._fault(name, error)
             return
         for table in tables.unknown:
             source.notes.append(f"{name}: table {shown(table)} is not the old program's; it was left alone")
@@ -388,10 +416,16 @@ _OLD_ROOT = "/odx/prontodb/"
 def _candidates(cursor: Cursor, above: str, top: str) -> list[str]:
     """Return where the database of a cursor file may lie, the likeliest first.
 
-    A relative path begins at the folder of its database or at the old root. An absolute one into the old root is also
-    looked for at the same place of a root that was moved or copied.
+    A relative path begins at the folder of its database or at the old root.
     """
     path = cursor.database_path
+    return [path] if path.startswith("/") else [f"{above}/{path}", f"{top}/{path}"]
+
+
+def _moved(path: str, names: Iterable[str]) -> list[str]:
+    """Return those of the names that a path into an old root means, wherever that root lies now."""
     _, found, rest = f"/{path}".rpartition(_OLD_ROOT)
-    moved = [f"{top}/{rest}"] if found else []
-    return [*moved, path] if path.startswith("/") else [*moved, f"{above}/{path}", f"{top}/{path}"]
+    if not found or not rest:
+        return []
+    known = list(names)
+    return [rest] if rest in known else [name for name in known if f"/{name}".endswith(f"/{rest}")]

@@ -179,6 +179,18 @@ def build(
         raise UnavailableError(f"the disk did not take all of {shown(path)}; see the system's log")
 
 
+def spill_into(connection: Connection, folder: str | None) -> None:
+    """Have what SQLite sorts go to temporary files in a private folder; None: to none any more, but into memory.
+
+    SQLite keeps one such folder for the whole process (sqlite.org/pragma.html#pragma_temp_store_directory). All
+    connections but those that ask for this keep what is temporary in memory.
+    """
+    # A pragma takes no parameters; a quote is the one character that means something in it.
+    quoted = "" if folder is None else folder.replace("'", "''")
+    connection.execute(f"PRAGMA temp_store_directory='{quoted}'").close()
+    connection.execute(f"PRAGMA temp_store={'MEMORY' if folder is None else 'FILE'}").close()
+
+
 def vacuum_into(connection: Connection, target: str, stop: Callable[[], bool]) -> None:
     """Write what a reading connection sees, compacted, into the existing empty file `target`.
 

@@ -373,6 +373,14 @@ def publish_beside(path: str, chunks: Iterable[bytes]) -> None:
             raise
 
 
+def check_can_publish(path: str) -> None:
+    """Raise unless a file could be written beside `path`, which is left alone: before long work, and not after it."""
+    above, name = os.path.split(path)
+    trial = f"{above}/.{name[:64]}.{os.urandom(6).hex()}.tmp"
+    publish_beside(trial, ())
+    os.unlink(trial)
+
+
 def _check_ours(found: os.stat_result, path: str, fd: int | None, wanted: int) -> None:
     """Refuse what is not ours or open to others' writing; close what others can merely read."""
     if found.st_uid != os.geteuid():

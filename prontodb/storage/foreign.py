@@ -66,7 +66,7 @@ def stamp(path: str) -> Stamp | None:
 def beginning(path: str, size: int = 100) -> bytes:
     """Return the first bytes of a regular file; refuses anything else."""
     with _opened(path) as fd:
-        return os.read(fd.number, size)
+        return b"".join(_chunks(fd.number, path, size))
 
 
 def content(path: str, most: int) -> bytes:

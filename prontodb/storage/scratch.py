@@ -31,7 +31,12 @@ class Scratch:
     @classmethod
     def make(cls, place: str | None = None) -> Scratch:
         """Make one, and remove those that killed processes left in the same place."""
-        above = tempfile.gettempdir() if place is None else os.path.realpath(place)
+        try:
+            above = tempfile.gettempdir() if place is None else os.path.realpath(place)
+        except OSError as error:
+            raise InvalidInputError(
+                "there is no folder for temporary files; name one for the scratch copies"
+            ) from error
         if not os.path.isdir(above):
             raise InvalidInputError(f"{shown(above)} is no folder; name one that exists for the scratch copies")
         _remove_dead(above)

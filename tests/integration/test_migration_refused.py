@@ -101,7 +101,7 @@ REFUSED = [
     ),
     pytest.param(
         lambda path: sqlite_file(path, RUST.replace("context TEXT", "context TEXT NOT NULL") + " WITHOUT ROWID"),
-        "no rowid",
+        "no row ids",
         id="no rowid",
     ),
     pytest.param(
