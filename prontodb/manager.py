@@ -21,7 +21,6 @@ from prontodb.errors import InvalidInputError, InvalidSettingsError
 from prontodb.jobs.book import JobBook
 from prontodb.keystore import Keystore
 from prontodb.log import event
-from prontodb.migration.plan import Options
 from prontodb.model.address import DEFAULT_NAME, Address
 from prontodb.model.clock import Clock
 from prontodb.model.holder import EXCLUSIVE, READ, SHARED
@@ -379,6 +378,9 @@ class SessionManager:
         `failed` and stays as it was. Raises `InvalidSourceError`, `BusyError` for a source in use, `NotFoundError`,
         before anything is written.
         """
+        # Here alone: whoever opens a manager need not pay for what is done once.
+        from prontodb.migration.plan import Options
+
         options = Options(
             mapping={old: as_address(address) for old, address in (mapping or {}).items()},
             delimiter=delimiter,

@@ -221,7 +221,7 @@ def test_the_exit_codes_of_processes(root: Path) -> None:
 @pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
 def test_a_command_at_one_address_touches_no_file_of_another(root: Path, tmp_path: Path) -> None:
     cli = Cli(root)
-    cli.ok("set", "k", "v", "--user", "stranger", "--cursor", "foreign")
+    cli.ok("set", "k", "v", "--user", "stranger", "--cursor", "unlike")
     trace = tmp_path / "trace"
     for argv in (
         ("set", "k", "v"), ("get", "k"), ("incr", "n"), ("keys",), ("scan",), ("ttl", "k"), ("touch", "k"),
@@ -246,5 +246,5 @@ def test_a_command_at_one_address_touches_no_file_of_another(root: Path, tmp_pat
         assert done.returncode == 0, done
         text = trace.read_text(errors="replace")
         assert "keystore.db" in text
-        named = [line for line in text.splitlines() if "stranger" in line or "foreign" in line]
+        named = [line for line in text.splitlines() if "stranger" in line or "unlike" in line]
         assert named == [], argv

@@ -400,14 +400,13 @@ PROGRAM = """
 import signal, sys, threading
 from prontodb.cli.progress import Shown
 from prontodb.model.progress import Progress
-with Shown("backup", "addresses", quiet=False) as shown:
-    shown.update(Progress(what="a/b", done=120, total=1_000))
-    if sys.argv[1:] == ["wait"]:
-        try:
-            while True:
-                signal.pause()
-        except KeyboardInterrupt:
-            sys.exit(130)
+try:
+    with Shown("backup", "addresses", quiet=False) as shown:
+        shown.update(Progress(what="a/b", done=120, total=1_000))
+        while sys.argv[1:] == ["wait"]:
+            signal.pause()
+except KeyboardInterrupt:
+    sys.exit(130)  # wherever it came, from the moment on at which there is something to be seen
 print([name for name in ("tqdm", "multiprocessing") if name in sys.modules], threading.active_count())
 """
 
