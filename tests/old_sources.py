@@ -132,14 +132,15 @@ def old_root(tmp_path: Path) -> Path:
     return root
 
 
-def with_live_log(folder: Path) -> Path:
-    """A database whose newest row lies in its log alone, as a killed program leaves it."""
+def with_live_log(folder: Path, commits: int = 1) -> Path:
+    """A database whose newest rows lie in its log alone, a commit each, as a killed program leaves it."""
     made = folder.parent / "made"
     rust(made / f"{folder.name}.db", [("p", "n", "k", "in the file")])
     writer = (
         "import sys, os\nfrom sqlcipher3 import dbapi2 as s\nc = s.connect(sys.argv[1], isolation_level=None)\n"
         "c.execute('PRAGMA wal_autocheckpoint=0')\n"
-        f"c.execute(\"INSERT INTO kv VALUES ('p', 'n', 'late', NULL, 'in the log', {T0}, {T0}, NULL)\")\n"
+        f"for k in ['late', 'late2', 'late3'][:{commits}]:\n"
+        f"    c.execute(\"INSERT INTO kv VALUES ('p', 'n', ?, NULL, 'in the log', {T0}, {T0}, NULL)\", (k,))\n"
         "os._exit(0)\n"
     )
     subprocess.run([sys.executable, "-c", writer, str(made / f"{folder.name}.db")], check=True)

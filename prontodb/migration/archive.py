@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _SMALLEST = 20
 """Bytes of the smallest gzip file: its head, nothing packed, its end (RFC 1952)."""
+_END_BYTES = 1_024
+"""Zeros that end an archive, at the least (POSIX, pax Interchange Format)."""
 MAX_MEMBERS = 100_000
 MAX_RATIO = 1_200
 """Bytes that one packed byte may become. gzip cannot make more than 1,032 (zlib's technical notes)."""
@@ -70,8 +72,8 @@ def unpack(path: str, name: str, folder: Folder) -> Generator[int, None, Unpacke
 
 def _unpack(counted: _Counted, path: str, folder: Folder, found: Unpacked) -> Generator[int, None, None]:
     size = told = members = 0
-    plain = gzip.GzipFile(fileobj=cast("BinaryIO", counted), mode="rb")
-    with plain, tarfile.open(fileobj=plain, mode="r|") as archive:
+    plain = _Plain(gzip.GzipFile(fileobj=cast("BinaryIO", counted), mode="rb"))
+    with tarfile.open(fileobj=cast("BinaryIO", plain), mode="r|") as archive:
         for member in archive:
             members += 1
             inside = _checked(member, path)
@@ -104,6 +106,9 @@ def _unpack(counted: _Counted, path: str, folder: Folder, found: Unpacked) -> Ge
             _check_room(size, counted.size, folder, path)
             yield counted.size - told
             told = counted.size
+        # tarfile takes a damaged head, or none at all, for the end.
+        if plain.last_content > archive.offset or plain.size < archive.offset + _END_BYTES:
+            raise EOFError
 
 
 def _checked(member: tarfile.TarInfo, path: str) -> str | None:
@@ -136,6 +141,22 @@ def _check_room(size: int, packed: int, folder: Folder, path: str) -> None:
         raise StorageFullError(
             f"no space left in {shown(folder.path)} to unpack {shown(path)}; name another: --scratch"
         )
+
+
+class _Plain:
+    """What was packed, and where the last byte of it is that is not zero."""
+
+    def __init__(self, file: gzip.GzipFile) -> None:
+        self._file, self.size, self.last_content = file, 0, 0
+
+    def read(self, size: int = -1) -> bytes:
+        """Read on."""
+        data = self._file.read(size)
+        content = len(data.rstrip(b"\x00"))
+        if content:
+            self.last_content = self.size + content
+        self.size += len(data)
+        return data
 
 
 class _Counted:

@@ -80,6 +80,8 @@ class Tables:
 
     rows: dict[str, int]
     unknown: tuple[str, ...]
+    doubt: str | None
+    """What is doubtful about its log."""
 
 
 @contextmanager
@@ -105,11 +107,11 @@ def settle(path: str, name: str) -> Tables:
     Raises `InvalidSourceError` for everything that is not wholly an old program's database.
     """
     try:
-        last_commit = log.last_commit(path, name)
+        heads, doubt = log.read(path, name), None
         connection = sqlite.connect(path)
         try:
-            if last_commit is not None:
-                log.check_played(last_commit, one(connection, "PRAGMA wal_checkpoint(PASSIVE)")[1], name)
+            if heads is not None:
+                doubt = log.check_played(heads, one(connection, "PRAGMA wal_checkpoint(PASSIVE)")[1], name)
             # Plays in the log, or takes back what was never committed; afterwards all is in the one file.
             one(connection, "PRAGMA journal_mode=DELETE")
             found = _recognised(connection, name)
@@ -117,7 +119,8 @@ def settle(path: str, name: str) -> Tables:
             line = one(connection, "PRAGMA quick_check")[0]
             if line != "ok":
                 raise InvalidSourceError(f"{shown(name)} is damaged ({shown(line)}); {_WAY_OUT}")
-            return Tables(rows={table: one(connection, _COUNT[table])[0] for table in found[0]}, unknown=found[1])
+            counts = {table: one(connection, _COUNT[table])[0] for table in found[0]}
+            return Tables(rows=counts, unknown=found[1], doubt=doubt)
         finally:
             connection.close()
     except sqlite.ERRORS as error:

@@ -13,7 +13,7 @@ from prontodb.migration.judging import Judge, NotMigratedError, namespace_of, sh
 from prontodb.migration.ledger import REPORTED, UNDECIDED, Line
 from prontodb.migration.meeting import meet
 from prontodb.migration.moments import ttl_ms
-from prontodb.migration.places import MAX_PLACES, Places, cursor_by_name
+from prontodb.migration.places import MAX_PLACES, Places, address_of, cursor_by_name
 from prontodb.migration.reasons import Reason
 from prontodb.model.address import Address
 from prontodb.model.key import check_key
@@ -293,6 +293,10 @@ class _Views:
                 self._behind.append((f"{cursor.meta}.", place))
             _note_defaults(source, cursor.file, cursor.project, cursor.namespace)
         by_name = cursor_by_name(database.folder, database.file, is_top=database.is_top)
+        for number in self._plain if by_name is not None else ():
+            # A cursor file that says what the name says makes nobody else's of it.
+            one = places.places[number]
+            one.by_name = one.address is not None and one.address == _address_by_name(by_name)
         if mapped:
             self._plain = [places.add(database.name, None, None)]
         elif self._plain and by_name == DEFAULT:
@@ -323,6 +327,13 @@ class _Views:
         if slot < 0 or all(self._places.places[one].slot != slot for one in self._plain):
             self._plain.append(place)
         return self._plain
+
+
+def _address_by_name(cursor: str | None) -> Address | None:
+    try:
+        return None if cursor is None else address_of(DEFAULT, cursor)
+    except InvalidInputError:
+        return None
 
 
 def _note_defaults(source: Source, file: str, project: str | None, namespace: str | None) -> None:

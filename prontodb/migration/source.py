@@ -397,6 +397,8 @@ class Taking:
         except ProntoError as error:
             self._fault(name, error)
             return
+        if tables.doubt is not None:
+            source.notes.append(tables.doubt)
         for table in tables.unknown:
             source.notes.append(f"{name}: table {shown(table)} is not the old program's; it was left alone")
         source.databases.append(Database(name=name, copy=copy, tables=tables, folder=folder, is_top=is_top))
@@ -427,5 +429,6 @@ def _moved(path: str, names: Iterable[str]) -> list[str]:
     _, found, rest = f"/{path}".rpartition(_OLD_ROOT)
     if not found or not rest:
         return []
+    rest = os.path.normpath(rest)
     known = list(names)
     return [rest] if rest in known else [name for name in known if f"/{name}".endswith(f"/{rest}")]

@@ -96,6 +96,17 @@ def test_the_default_database_stays_everybodys_when_a_cursor_file_names_it(root:
     assert (report.read, report.migrated) == (1, 1)
 
 
+@pytest.mark.parametrize("name", ["cursors/default.cursor", "main/cursors/default.default.cursor"])
+def test_a_cursor_file_that_says_what_the_name_says_changes_nothing(root: Path, tmp_path: Path, name: str) -> None:
+    old = tmp_path / "old"
+    rust(old / "pronto.db", [("p", "n", "k", "older")])
+    rust(old / "main" / "pronto.main.prdb", [("p", "n", "k", "newer", None, T0 + 5)])
+    cursor(old / name, old / "main" / "pronto.main.prdb", "default")
+    report = migrated(root, old)
+    assert counts(report) == (1, 0, 1, 0)
+    assert values(root, "_default/_default") == {"p.n.k": "newer"}
+
+
 # Logs
 
 
@@ -105,16 +116,50 @@ def flipped(path: Path, at: int) -> None:
     path.write_bytes(data)
 
 
-@pytest.mark.parametrize("at", [2, 17, 40, 60, -3_000])
+@pytest.mark.parametrize("at", [2, 17, 40, 60, 3_000])
 def test_a_damaged_log_is_refused(root: Path, tmp_path: Path, at: int) -> None:
-    folder = with_live_log(tmp_path / "work")
+    folder = with_live_log(tmp_path / "work", commits=3)
     flipped(folder / "work.db-wal", at)
     before = fingerprint(folder)
-    with pytest.raises(InvalidSourceError, match=r"work\.db-wal'? is damaged|the log 'work"):
+    with pytest.raises(InvalidSourceError, match=r"work\.db-wal'? is damaged"):
         migrated(root, folder)
     assert fingerprint(folder) == before
     (folder / "work.db-wal").unlink()
     assert values_after(root, folder) == {"p.n.k": "in the file"}, "what is left is what the way out says"
+
+
+@pytest.mark.parametrize("at", [-3_000, -4_096 - 10])
+def test_a_last_transaction_that_is_not_whole_was_never_committed_and_is_told(
+    root: Path, tmp_path: Path, at: int
+) -> None:
+    folder = with_live_log(tmp_path / "work", commits=3)
+    flipped(folder / "work.db-wal", at)
+    report = migrated(root, folder)
+    assert any("work.db-wal" in note and "frame" in note for note in report.notes)
+    assert values(root, "_default/work").keys() == {"p.n.k", "p.n.late", "p.n.late2"}
+
+
+def test_a_whole_log_is_no_reason_for_a_word(root: Path, tmp_path: Path) -> None:
+    report = migrated(root, with_live_log(tmp_path / "work", commits=3))
+    assert report.notes == ()
+    assert report.migrated == 4
+
+
+def test_a_damaged_journal_is_refused(root: Path, tmp_path: Path) -> None:
+    path = shared(tmp_path / "old.db", [(f"a.b.c.{n}", "x" * 2_000) for n in range(40)])
+    dying = (
+        "import sys, os\nfrom sqlcipher3 import dbapi2 as s\nc = s.connect(sys.argv[1], isolation_level=None)\n"
+        "c.execute('PRAGMA cache_size=2')\nc.execute('BEGIN IMMEDIATE')\n"
+        "c.execute(\"UPDATE kvstore SET value = 'half ' || value\")\nos._exit(0)\n"
+    )
+    subprocess.run([sys.executable, "-c", dying, str(path)], check=True)
+    whole = Path(f"{path}-journal").read_bytes()
+    # Every 200th byte counts, from the end of the page: this is one of them, in the third part, which has one record.
+    flipped(Path(f"{path}-journal"), 2 * 5_120 + 512 + 4 + (4_096 - 200))
+    with pytest.raises(InvalidSourceError, match=r"old\.db-journal' is damaged"):
+        migrated(root, path)
+    Path(f"{path}-journal").write_bytes(whole)
+    assert set(values_after(root, path, "a/b").values()) == {"x" * 2_000}
 
 
 def values_after(root: Path, source: Path, address: str = "_default/work") -> dict[str, str]:
@@ -157,6 +202,32 @@ def test_what_an_earlier_round_of_a_log_left_is_no_damage(root: Path, tmp_path: 
 
 
 # Backups
+
+
+def test_an_archive_that_ends_too_early_or_goes_on_is_refused(root: Path, tmp_path: Path) -> None:
+    old = tmp_path / "old"
+    for name in ("a", "b"):
+        rust(old / name / f"{name}.db", [("P", "n", name, "v")])
+    with tarfile.open(tmp_path / "plain.tar", "w") as tar:
+        tar.add(old / "a" / "a.db", arcname="a/a.db")
+        second = tar.offset
+        tar.add(old / "b" / "b.db", arcname="b/b.db")
+    plain = (tmp_path / "plain.tar").read_bytes()
+    source = tmp_path / "b.tar.gz"
+    bad = (
+        plain[:second],
+        plain[: second + 100],
+        plain[: second + 5] + b"?" + plain[second + 6 :],
+        plain[:second] + bytes(512) + plain[second + 512 :],
+        plain + plain,
+    )
+    for data in bad:
+        source.write_bytes(gzip.compress(data))
+        with pytest.raises(InvalidSourceError, match="damaged, cut"):
+            migrated(root, source)
+    assert list(root.iterdir()) == []
+    source.write_bytes(gzip.compress(plain[: len(plain) // 2]) + gzip.compress(plain[len(plain) // 2 :]))
+    assert migrated(root, source).migrated == 2, "in several parts it is whole"
 
 
 def test_a_flipped_byte_or_a_cut_end_of_a_backup_is_noticed(root: Path, tmp_path: Path) -> None:
