@@ -130,13 +130,13 @@ def _check_journal(path: str, name: str) -> None:
                 at = -(-(at + records * (page + 8)) // sector) * sector
                 file.seek(at)
                 begin = file.read(_JOURNAL_HEAD)
-                if not begin.startswith(_JOURNAL_MAGIC):
-                    return  # to the end of what was synced
+                if not begin or begin[0] == 0:
+                    return  # to the end of what was synced: SQLite makes sure of a zero there
     except FileNotFoundError:
         return
     raise InvalidSourceError(
-        f"{shown(name + '-journal')} is damaged, or no journal of SQLite, and what it was to take back cannot be "
-        "told; to migrate without it, make a copy that has none"
+        f"{shown(name + '-journal')} is damaged, or no journal of SQLite: some of what was never committed cannot be "
+        "taken back; have sqlite3 open a copy, look at what it makes of it, and migrate that"
     )
 
 

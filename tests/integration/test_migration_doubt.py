@@ -145,7 +145,8 @@ def test_a_whole_log_is_no_reason_for_a_word(root: Path, tmp_path: Path) -> None
     assert report.migrated == 4
 
 
-def test_a_damaged_journal_is_refused(root: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("at", [2 * 5_120 + 512 + 4 + (4_096 - 200), 3 * 5_120])
+def test_a_damaged_journal_is_refused(root: Path, tmp_path: Path, at: int) -> None:
     path = shared(tmp_path / "old.db", [(f"a.b.c.{n}", "x" * 2_000) for n in range(40)])
     dying = (
         "import sys, os\nfrom sqlcipher3 import dbapi2 as s\nc = s.connect(sys.argv[1], isolation_level=None)\n"
@@ -154,8 +155,8 @@ def test_a_damaged_journal_is_refused(root: Path, tmp_path: Path) -> None:
     )
     subprocess.run([sys.executable, "-c", dying, str(path)], check=True)
     whole = Path(f"{path}-journal").read_bytes()
-    # Every 200th byte counts, from the end of the page: this is one of them, in the third part, which has one record.
-    flipped(Path(f"{path}-journal"), 2 * 5_120 + 512 + 4 + (4_096 - 200))
+    # It has parts of one record each. Every 200th byte counts, from the end of the page; or it is the head of a part.
+    flipped(Path(f"{path}-journal"), at)
     with pytest.raises(InvalidSourceError, match=r"old\.db-journal' is damaged"):
         migrated(root, path)
     Path(f"{path}-journal").write_bytes(whole)
