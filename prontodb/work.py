@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from prontodb.backup import prune
-from prontodb.backup.chain import Chains, never
+from prontodb.backup.chain import Chains
 from prontodb.backup.container import Container, new_backup_id
 from prontodb.backup.create import Making, checked_scope
 from prontodb.backup.history import Until
@@ -34,6 +34,7 @@ from prontodb.jobs.sweep import Sweeping, SweepReport
 from prontodb.log import event
 from prontodb.model.address import Address
 from prontodb.model.layout import Layout
+from prontodb.model.progress import never
 from prontodb.registry import configuration
 from prontodb.registry.addresses import AddressRegistry
 from prontodb.storage.files import resolved

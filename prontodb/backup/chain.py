@@ -13,6 +13,7 @@ from prontodb.engine.sqlite.digest import Digest, digest_of, hashes_of, row_hash
 from prontodb.engine.sqlite.increment import Writing
 from prontodb.engine.sqlite.transactions import entry_of
 from prontodb.errors import BackupNotFoundError, CorruptError, StoppedError
+from prontodb.model.progress import never
 from prontodb.storage import connection as sqlite
 from prontodb.storage.files import NewFile
 
@@ -117,11 +118,6 @@ def rows_before(container: Container, links: Iterable[Link], keys: Iterable[str]
                         entry_of(row)  # what rotted must not go into what is said of later backups
                         found[key] = row_hash(row)
     return found
-
-
-def never() -> bool:
-    """For those who do not mean to stop anything."""
-    return False
 
 
 def put_together(

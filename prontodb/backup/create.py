@@ -8,7 +8,7 @@ from importlib import import_module
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from prontodb.backup.chain import Chains, Link, never, rows_before
+from prontodb.backup.chain import Chains, Link, rows_before
 from prontodb.backup.container import new_backup_id
 from prontodb.backup.manifest import FULL, INCREMENTAL, LATEST_MS, SEGMENT, SNAPSHOT, Manifest, Piece, file_name
 from prontodb.backup.segment import LineTooLongError, write
@@ -29,7 +29,7 @@ from prontodb.errors import (
 )
 from prontodb.log import event
 from prontodb.model.address import Address
-from prontodb.model.progress import Progress
+from prontodb.model.progress import Progress, never
 from prontodb.storage import connection as sqlite
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from prontodb.backup.chain import Chains, Link, never, put_together
+from prontodb.backup.chain import Chains, Link, put_together
 from prontodb.backup.container import file_fault
 from prontodb.backup.create import in_scope
 from prontodb.backup.history import Until, changes_after
@@ -25,7 +25,7 @@ from prontodb.log import event
 from prontodb.model.address import Address
 from prontodb.model.layout import KEYSTORE_FILE, METADATA_FILE
 from prontodb.model.moments import text_of
-from prontodb.model.progress import Progress
+from prontodb.model.progress import Progress, never
 from prontodb.storage import connection as sqlite
 
 if TYPE_CHECKING:

@@ -11,11 +11,10 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from prontodb.backup.chain import never
 from prontodb.backup.manifest import FULL, INCREMENTAL, MANIFEST_FILE, is_backup_id
 from prontodb.errors import BackupNotFoundError, CorruptError, UnavailableError, shown
 from prontodb.log import event
-from prontodb.model.progress import Progress
+from prontodb.model.progress import Progress, never
 from prontodb.storage.files import Folder, NewFile, make_root, open_root
 
 if TYPE_CHECKING:

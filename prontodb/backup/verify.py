@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from prontodb.backup.chain import Chains, Link, never, put_together
+from prontodb.backup.chain import Chains, Link, put_together
 from prontodb.backup.container import faults
 from prontodb.engine.sqlite import inspection, snapshot
 from prontodb.errors import BackupNotFoundError, CorruptError, ProntoError, StorageFullError
 from prontodb.log import event
 from prontodb.model.layout import KEYSTORE_FILE
-from prontodb.model.progress import Progress
+from prontodb.model.progress import Progress, never
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

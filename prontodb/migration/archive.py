@@ -66,7 +66,7 @@ def unpack(path: str, name: str, folder: Folder) -> Generator[int, None, Unpacke
             ) from error
     if before is None or stamp(path) != before:
         raise ConflictError(f"{shown(name)} was changed while it was read; try again")
-    found.source = SourceFile(name=name, size_bytes=before[2], modified_ns=before[3], sha256=counted.digest.hexdigest())
+    found.source = SourceFile(name=name, sha256=counted.digest.hexdigest())
     return found
 
 

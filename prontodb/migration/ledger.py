@@ -98,7 +98,7 @@ _COUNT_SHOWN = (
     "WHERE fate <> 4"
 )
 _KEYS = (
-    "SELECT n, key, created, updated, expires, digest, origin, row FROM line "
+    "SELECT n, key, created, updated, expires, digest FROM line "
     "WHERE slot = ? AND fate = 3 AND key > ? ORDER BY key LIMIT ?"
 )
 _ORIGINS = "SELECT DISTINCT origin FROM line WHERE slot = ? AND fate = 3 AND flags & 64 = 0"
@@ -170,8 +170,6 @@ class Held(NamedTuple):
     updated: int
     expires: int
     digest: int
-    origin: int
-    row: int
 
 
 class Ledger:

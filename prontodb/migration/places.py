@@ -56,11 +56,9 @@ class Places:
 
     def add(self, old: str, user: str | None, cursor: str | None, reason: str = "", *, by_name: bool = False) -> int:
         """Return the number of a new place: of an old user and cursor, or of none, for a reason."""
-        same = self._named.get(old, 0)
-        self._named[old] = same + 1
-        if same:
-            old = f"{old} ({same + 1})"  # an old user and cursor, and a file, may be called the same
-        place = self._placed(old, user, cursor, reason)
+        same = self._named.get(old, 0) + 1
+        name = old if same == 1 else f"{old} ({same})"  # an old user and cursor, and a file, may be called the same
+        place = self._placed(name, user, cursor, reason)
         place.by_name = by_name
         if place.address is not None:
             place.slot = self.slot_of(place.address)
@@ -72,8 +70,13 @@ class Places:
                 self._others = len(self.places)
                 self.places.append(Place(OTHERS, None, "it has no address; --report FILE names its rows"))
             return self._others
+        self._named[old] = same
         self.places.append(place)
         return len(self.places) - 1
+
+    def is_rubbish(self, number: int) -> bool:
+        """True for the place of those that are not told apart any more."""
+        return number == self._others
 
     def _placed(self, old: str, user: str | None, cursor: str | None, reason: str) -> Place:
         if old in self.mapping:

@@ -13,7 +13,7 @@ from prontodb.migration.judging import Judge, NotMigratedError, namespace_of, sh
 from prontodb.migration.ledger import REPORTED, UNDECIDED, Line
 from prontodb.migration.meeting import meet
 from prontodb.migration.moments import ttl_ms
-from prontodb.migration.places import MAX_PLACES, Places, address_of, cursor_by_name
+from prontodb.migration.places import Places, address_of, cursor_by_name
 from prontodb.migration.reasons import Reason
 from prontodb.model.address import Address
 from prontodb.model.key import check_key
@@ -76,8 +76,6 @@ class Plan:
         self.origins: list[Origin] = []
         self.failed: list[tuple[Address, str]] = []
         """Addresses that cannot be looked at, or could not be written; their rows are reported."""
-        self.lifetimes_plain = 0
-        """Namespaces without a default lifetime, of which nothing need be carried over."""
 
     def fail(self, slot: int, reason: str) -> None:
         """Give an address up: what was to go there is reported, all others go on."""
@@ -191,7 +189,7 @@ class Planning:
             if place < 0:
                 old = f"{user}{self._plan.options.delimiter}{cursor}"
                 place = self._plan.places.add(old, user, cursor)
-                if len(self._owners) < 2 * MAX_PLACES:
+                if not self._plan.places.is_rubbish(place):
                     self._owners[user, cursor] = place
             judged = self._judge.shared(parts, address, value_kind, value, size, created, updated)  # type: ignore[arg-type]
         except NotMigratedError as error:
@@ -240,8 +238,7 @@ class Planning:
         for project_kind, project_stored, kind, stored, is_ttl, default in found:
             old = shown_name(project_stored, stored)
             if not is_ttl:
-                self._plan.lifetimes_plain += 1
-                continue
+                continue  # without a default lifetime, there is nothing to carry over
             try:
                 project = text_of(project_kind, project_stored, project_stored, stored)  # type: ignore[arg-type]
                 namespace = text_of(kind, stored, project_stored, stored)  # type: ignore[arg-type]

@@ -15,6 +15,7 @@ from prontodb.migration.apply import Applying
 from prontodb.migration.ledger import Ledger
 from prontodb.migration.plan import Planning
 from prontodb.migration.source import Taking, check_spelling, checked_path
+from prontodb.model.progress import never
 from prontodb.storage import connection as sqlite
 from prontodb.storage.files import check_can_publish, publish_beside
 from prontodb.storage.foreign import INDEX_FILE, SIDE_FILES
@@ -34,11 +35,6 @@ if TYPE_CHECKING:
     from prontodb.model.progress import Progress
 
     T = TypeVar("T")
-
-
-def never() -> bool:
-    """For those who do not mean to stop anything."""
-    return False
 
 
 class Migration:

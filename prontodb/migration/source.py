@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-FILE, FOLDER, BACKUP = "file", "folder", "backup"
 _ENDINGS = (".db", ".prdb")
 MAX_FAULTS_NAMED = 10
 MAX_FILES = 100_000
@@ -70,7 +69,6 @@ class Source:
     path: str
     paths: list[str] = field(default_factory=list)
     """The path of every database and cursor file that was read."""
-    kind: str
     databases: list[Database] = field(default_factory=list)
     cursors: dict[str, list[Cursor]] = field(default_factory=dict)
     files: list[SourceFile] = field(default_factory=list)
@@ -117,6 +115,8 @@ class Taking:
         self._faults: list[ProntoError] = []
         self._copies = self._wanted = self._done_bytes = self._total_bytes = 0
         self._skipped: set[str] = set()
+        self._names: list[str] = []
+        """Of all files below the folder."""
         self._refused: set[str] = set()
         """Databases that a fault is told of already."""
 
@@ -163,7 +163,7 @@ class Taking:
             raise InvalidSourceError(f"{shown(file)} is empty: it holds no database; nothing was imported")
         if begin != SQLITE_MAGIC:
             raise InvalidSourceError(f"{shown(file)} is no database of SQLite, or is encrypted; nothing was imported")
-        source = Source(path=self._path, kind=FILE)
+        source = Source(path=self._path)
         self._total_bytes = self._size_of(self._path)
         yield from self._take(source, file, self._path, os.path.basename(folder), is_top=True)
         self._refuse_faults()
@@ -192,7 +192,7 @@ class Taking:
     # A folder
 
     def _from_folder(self) -> Generator[Progress, None, Source]:
-        source = Source(path=self._path, kind=FOLDER)
+        source = Source(path=self._path)
         found = self._below(self._path)
         self._names = list(found)
         databases = [name for name, one in found.items() if self._is_database(name, one, found, source)]
@@ -295,7 +295,7 @@ class Taking:
 
     def _from_backup(self) -> Generator[Progress, None, Source]:
         file = os.path.basename(self._path)
-        source = Source(path=self._path, kind=BACKUP)
+        source = Source(path=self._path)
         self._total_bytes = self._size_of(self._path)
         found = yield from self._told(unpack(self._path, file, self._folder), file)
         assert found.source is not None

@@ -17,3 +17,8 @@ class Progress:
     done_bytes: int = 0
     total_bytes: int | None = None
     """The bytes there are in all; None when nobody knows yet."""
+
+
+def never() -> bool:
+    """Whether to stop a long operation, for those who do not mean to."""
+    return False

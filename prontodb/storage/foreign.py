@@ -44,11 +44,9 @@ Stamp = tuple[int, int, int, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceFile:
-    """One file that was read: its name below the source, and what it was like."""
+    """One file that was read: its name below the source, and the hash of what it held."""
 
     name: str
-    size_bytes: int
-    modified_ns: int
     sha256: str
 
 
@@ -166,9 +164,7 @@ def copied(path: str, name: str, folder: Folder, as_name: str) -> Generator[int,
                 digest.update(chunk)
                 copy.write(chunk)
                 yield len(chunk)
-        files.append(
-            SourceFile(name=name + ending, size_bytes=found[2], modified_ns=found[3], sha256=digest.hexdigest())
-        )
+        files.append(SourceFile(name=name + ending, sha256=digest.hexdigest()))
     check_unused(path)
     if _stamps(path) != before:
         raise ConflictError(f"{shown(path)} was changed while it was read; end what writes to it, then try again")

@@ -391,15 +391,15 @@ def test_a_plan_writes_nothing(root: Path, tmp_path: Path) -> None:
 def test_rubbish_owners_without_end_are_counted_together(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from prontodb.migration import places, plan
+    from prontodb.migration import places
 
     monkeypatch.setattr(places, "MAX_PLACES", 5)
-    monkeypatch.setattr(plan, "MAX_PLACES", 5)
-    rows = [(f"no {n % 30}.x.y.z", "v") for n in range(60)] + [("a.b.c.d", "v")]
+    rows = [(f"no {n % 30}.x.y.z", "v") for n in range(60)] + [("a.b.c.d", "1"), ("a.b.c.d", "2"), ("a.b.c.e", "3")]
     report, found = one(root, tmp_path / "old.db", rows)
     assert found == {"no_address": 60}
     assert [place.read for place in report.places if place.old == "(all others)"] == [50]
-    assert values(root, "a/b") == {"c.d": "v"}
+    assert len(report.places) == 7, "and no owner behind the rubbish is taken for several"
+    assert values(root, "a/b") == {"c.d": "2", "c.e": "3"}
     rows = [(f"a{n}.x.y.z", "v") for n in range(6)]
     with pytest.raises(ValueError, match="the most addresses in one migration"):
         migrated(root, shared(tmp_path / "many.db", rows))
