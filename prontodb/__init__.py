@@ -11,11 +11,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from prontodb import blocking as blocking
     from prontodb import errors as errors
+    from prontodb.composition import open_manager as open
     from prontodb.keystore import Keystore as Keystore
     from prontodb.log import disable as disable_logging
     from prontodb.log import enable as enable_logging
     from prontodb.manager import SessionManager as SessionManager
-    from prontodb.manager import open_manager as open
     from prontodb.model.address import Address as Address
     from prontodb.model.entry import Entry as Entry
     from prontodb.model.operation import Change as Change
@@ -30,7 +30,7 @@ _HOMES = {
     "Settings": ("prontodb.model.settings", "Settings"),
     "disable_logging": ("prontodb.log", "disable"),
     "enable_logging": ("prontodb.log", "enable"),
-    "open": ("prontodb.manager", "open_manager"),
+    "open": ("prontodb.composition", "open_manager"),
 }
 
 __all__ = [

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 import anyio
 from anyio.from_thread import BlockingPortal
 
-from prontodb import keystore, manager, transaction, watching
+from prontodb import composition, keystore, manager, transaction, watching
 from prontodb.errors import ClosedError
 from prontodb.model.address import DEFAULT_NAME
 from prontodb.model.holder import EXCLUSIVE
@@ -394,7 +394,7 @@ def open(
     loop = _Loop()
     try:
         with ExitStack() as stack:
-            opened = loop.in_one_task(manager.open_manager(root, settings=settings, jobs=jobs))
+            opened = loop.in_one_task(composition.open_manager(root, settings=settings, jobs=jobs))
             behind = stack.enter_context(opened)
             try:
                 yield SessionManager(loop, behind)

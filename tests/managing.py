@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from prontodb.manager import open_manager
+from prontodb.composition import open_manager
 from prontodb.model.settings import Settings
 
 if TYPE_CHECKING:

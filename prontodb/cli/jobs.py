@@ -168,7 +168,7 @@ def do_jobs_once(args: Args) -> int:
     """Run one job now."""
     import anyio
 
-    from prontodb.manager import open_manager
+    from prontodb.composition import open_manager
     from prontodb.schedule.clockwork import SKIPPED
 
     place, name = Place(args), args.word("NAME")
@@ -204,7 +204,7 @@ def do_jobs_run(args: Args) -> int:
     import anyio
 
     from prontodb import log
-    from prontodb.manager import open_manager
+    from prontodb.composition import open_manager
 
     place = Place(args)
     if args.text("--log") is None and not args.flag("--quiet") and sys.stderr is not None:

@@ -129,7 +129,7 @@ class _Watching:
     async def _follow(self, place: Place, where: Address, prefix: str, since: str | None) -> None:
         import anyio
 
-        from prontodb.manager import open_manager
+        from prontodb.composition import open_manager
 
         async with (
             open_manager(place.layout.root, settings=place.settings) as manager,

@@ -7,6 +7,9 @@ from tests.house.source import ROOT, Source, imported_modules, sources
 
 # Module and attribute: what tells a program who called it, and so belongs to the command line alone.
 SURROUNDINGS = {("os", "environ"), ("os", "environb"), ("os", "getenv"), ("sys", "argv")}
+# composition.py is the library's own edge: `open()` without a root asks the environment, once. process.py tells others
+# the program's name.
+EDGES = ("prontodb/cli/", "prontodb/composition.py", "prontodb/storage/process.py")
 
 
 def test_only_the_command_line_prints() -> None:
@@ -22,9 +25,9 @@ def test_only_the_command_line_prints() -> None:
 def test_only_the_command_line_reads_argv_and_the_environment() -> None:
     reading = [
         where
-        # manager.py is the library's own edge: `open()` without a root asks the environment, once. process.py tells
-        # others the program's name.
-        for source in sources("prontodb/", but=("prontodb/cli/", "prontodb/manager.py", "prontodb/storage/process.py"))
+        for source in sources(
+            "prontodb/", but=("prontodb/cli/", "prontodb/composition.py", "prontodb/storage/process.py")
+        )
         for where in surroundings_read(source)
     ]
     assert reading == []

@@ -11,8 +11,8 @@ from pathlib import Path
 import anyio
 import pytest
 
+from prontodb.composition import open_manager
 from prontodb.errors import BusyError, ClosedError
-from prontodb.manager import open_manager
 from tests.checking import root_faults
 from tests.managing import (
     PATIENCE_S,

@@ -10,10 +10,10 @@ from pathlib import Path
 import anyio
 import pytest
 
+from prontodb.composition import open_manager
 from prontodb.errors import CorruptError, InvalidSettingsError
 from prontodb.jobs.plan import JOBS
 from prontodb.jobs.trust import Reference
-from prontodb.manager import open_manager
 from prontodb.model.clock import Clock
 from prontodb.model.layout import Layout
 from prontodb.registry.jobs import JobRegistry, Run

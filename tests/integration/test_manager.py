@@ -11,6 +11,7 @@ import anyio
 import pytest
 
 import prontodb
+from prontodb.composition import open_manager
 from prontodb.errors import (
     AddressBusyError,
     AddressExistsError,
@@ -22,7 +23,7 @@ from prontodb.errors import (
     QuotaExceededError,
     RevisionConflictError,
 )
-from prontodb.manager import SessionManager, open_manager
+from prontodb.manager import SessionManager
 from prontodb.model.address import Address
 from prontodb.model.clock import ManualClock
 from prontodb.model.holder import Holder

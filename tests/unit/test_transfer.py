@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prontodb import transfer
+from prontodb.composition import open_manager
 from prontodb.direct import OneShot
 from prontodb.errors import (
     ConflictError,
@@ -26,7 +27,6 @@ from prontodb.errors import (
     UnavailableError,
 )
 from prontodb.keystore import Keystore
-from prontodb.manager import open_manager
 from prontodb.model.address import Address
 from prontodb.model.limits import Limits
 from prontodb.model.reports import ImportReport

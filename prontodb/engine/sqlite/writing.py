@@ -384,11 +384,14 @@ class Group:
         context.highest_id += len(upserts)
 
 
-def next_chain(chain: bytes, rev: int, first_rev: int, at: int, session: str, records: str) -> bytes:
-    """Return the hash that chains a journal row to the one before it; editing any row breaks all that follow."""
+def next_chain(chain: bytes, rev: int, first_rev: int, at: int, session: str, records: str, key: bytes = b"") -> bytes:
+    """Return the hash that chains a journal row to the one before it; editing any row breaks all that follow.
+
+    With a `key` it is a MAC (keyed BLAKE2b, RFC 7693): without the key nobody can make rows that follow.
+    """
     name = session.encode()
     row = b"%d %d %d %d " % (rev, first_rev, at, len(name)) + name + records.encode()
-    return blake2b(chain + row, digest_size=CHAIN_BYTES).digest()
+    return blake2b(chain + row, digest_size=CHAIN_BYTES, key=key).digest()
 
 
 def transact(connection: Connection, target: Target, now_ms: int, work: Callable[[Group], Any]) -> Any:

@@ -13,6 +13,7 @@ from typing import Any, cast
 import anyio
 import pytest
 
+from prontodb.composition import open_manager
 from prontodb.engine.sqlite.engine import SqliteEngine, SqliteKeyspace
 from prontodb.engine.sqlite.lifecycle import FAILPOINT
 from prontodb.errors import (
@@ -23,7 +24,7 @@ from prontodb.errors import (
     UnsupportedBackendError,
 )
 from prontodb.keystore import Keystore
-from prontodb.manager import SessionManager, open_manager
+from prontodb.manager import SessionManager
 from prontodb.model.address import Address
 from prontodb.model.operation import Fence, Op, Position
 from tests.managing import PATIENCE_S, descriptors, lock_holder, managed, ran, taken_away, threads, until
