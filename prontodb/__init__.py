@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from prontodb import blocking as blocking
     from prontodb import errors as errors
     from prontodb.composition import open_manager as open
+    from prontodb.encryption.sources import KeyCommand as KeyCommand
+    from prontodb.encryption.sources import KeyFile as KeyFile
+    from prontodb.encryption.sources import Passphrase as Passphrase
+    from prontodb.encryption.sources import SystemKeyring as SystemKeyring
     from prontodb.keystore import Keystore as Keystore
     from prontodb.log import disable as disable_logging
     from prontodb.log import enable as enable_logging
@@ -25,9 +29,13 @@ _HOMES = {
     "Address": ("prontodb.model.address", "Address"),
     "Change": ("prontodb.model.operation", "Change"),
     "Entry": ("prontodb.model.entry", "Entry"),
+    "KeyCommand": ("prontodb.encryption.sources", "KeyCommand"),
+    "KeyFile": ("prontodb.encryption.sources", "KeyFile"),
     "Keystore": ("prontodb.keystore", "Keystore"),
+    "Passphrase": ("prontodb.encryption.sources", "Passphrase"),
     "SessionManager": ("prontodb.manager", "SessionManager"),
     "Settings": ("prontodb.model.settings", "Settings"),
+    "SystemKeyring": ("prontodb.encryption.sources", "SystemKeyring"),
     "disable_logging": ("prontodb.log", "disable"),
     "enable_logging": ("prontodb.log", "enable"),
     "open": ("prontodb.composition", "open_manager"),
@@ -37,9 +45,13 @@ __all__ = [
     "Address",
     "Change",
     "Entry",
+    "KeyCommand",
+    "KeyFile",
     "Keystore",
+    "Passphrase",
     "SessionManager",
     "Settings",
+    "SystemKeyring",
     "blocking",
     "disable_logging",
     "enable_logging",

@@ -228,6 +228,10 @@ class AddressBook:
             if self._registry.row(address) != row:
                 return
             here = self._lifecycle.exists(address)
+            if row.state == DELETING and here and self._lifecycle.is_shredded(address):
+                # Killed after its key record went: nothing can read it any more.
+                self._lifecycle.finish_deletion(address)
+                here = False
             if row.state == DELETING and not here:
                 self._registry.remove(address)
             elif row.state == RENAMING and not here and target and self._lifecycle.exists(target):

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
     from prontodb.cache import CacheReport
+    from prontodb.encryption.sources import KeySource
     from prontodb.model.address import Address
     from prontodb.model.entry import Entry
     from prontodb.model.operation import Change
@@ -321,6 +322,9 @@ class SessionManager:
     rename = _waiting(manager.SessionManager.rename)
     delete = _waiting(manager.SessionManager.delete)
     describe = _waiting(manager.SessionManager.describe)
+    encrypt = _waiting(manager.SessionManager.encrypt)
+    decrypt = _waiting(manager.SessionManager.decrypt)
+    rekey = _waiting(manager.SessionManager.rekey)
     import_lines = _waiting(manager.SessionManager.import_lines)
     doctor = _waiting(manager.SessionManager.doctor)
     keep_history = _waiting(manager.SessionManager.keep_history)
@@ -388,13 +392,17 @@ class SessionManager:
 
 @contextmanager
 def open(
-    root: str | os.PathLike[str] | None = None, *, settings: Settings | None = None, jobs: bool = False
+    root: str | os.PathLike[str] | None = None,
+    *,
+    settings: Settings | None = None,
+    keys: KeySource | None = None,
+    jobs: bool = False,
 ) -> Iterator[SessionManager]:
     """Open a root for a `with` block and yield its manager; see `prontodb.open`. Starts a thread and ends it."""
     loop = _Loop()
     try:
         with ExitStack() as stack:
-            opened = loop.in_one_task(composition.open_manager(root, settings=settings, jobs=jobs))
+            opened = loop.in_one_task(composition.open_manager(root, settings=settings, keys=keys, jobs=jobs))
             behind = stack.enter_context(opened)
             try:
                 yield SessionManager(loop, behind)

@@ -11,6 +11,8 @@ from warnings import warn
 import anyio
 
 from prontodb.addresses import AddressBook
+from prontodb.encryption.keyring import Keyring
+from prontodb.encryption.sources import encrypts_new_by, source_from
 from prontodb.engine.sqlite.engine import SqliteEngine
 from prontodb.engine.sqlite.lifecycle import Lifecycle
 from prontodb.errors import InvalidSettingsError
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from anyio.abc import TaskStatus
+
+    from prontodb.encryption.sources import KeySource
 
 SPARE_DESCRIPTORS = 64
 """Left to the application when the number of open keystores is fitted to the descriptor limit."""
@@ -99,6 +103,7 @@ async def open_manager(
     root: str | os.PathLike[str] | None = None,
     *,
     settings: Settings | None = None,
+    keys: KeySource | None = None,
     clock: Clock | None = None,
     jobs: bool = False,
     end_on_sigterm: bool = False,
@@ -106,18 +111,19 @@ async def open_manager(
     """Open a root and yield its manager; leaving the block ends its sessions, closes everything and ends every thread.
 
     `root` is an absolute path, made when it does not exist; None takes what PRONTODB_HOME, XDG_DATA_HOME or HOME say.
-    `settings` None reads `registry/global_config.json`. With `jobs`, the scheduled jobs of the root run while the block
-    does, unless another process runs them already; then this one takes over when that ends. With `end_on_sigterm`,
-    SIGTERM cancels the block, which ends as ever, and then the program with exit code 143; without it SIGTERM is the
-    application's affair. Enter and leave the block in one task: it owns a task group.
+    `settings` None reads `registry/global_config.json`. `keys` brings the key that opens encrypted addresses:
+    `prontodb.KeyFile(path)`, `KeyCommand`, `SystemKeyring` or `Passphrase`; None asks the environment. With `jobs`,
+    the scheduled jobs of the root run while the block does, unless another process runs them already; then this one
+    takes over when that ends. With `end_on_sigterm`, SIGTERM cancels the block, which ends as ever, and then the
+    program with exit code 143; without it SIGTERM is the application's affair. Enter and leave the block in one task:
+    it owns a task group.
     Raises `UnsupportedBackendError` outside asyncio.
     """
     running_loop()
     if settings is not None and not isinstance(settings, Settings):
         raise InvalidSettingsError(f"settings must be prontodb.Settings(...), not {type(settings).__name__}")
     path = root_from(os.environ) if root is None else checked_root(as_path(root), "root")
-    layout = Layout(resolved(path))
-    clock = clock or Clock()
+    layout, clock = Layout(resolved(path)), clock or Clock()
     descriptors = raise_descriptor_limit()
     make_root(layout.root).close()
     if settings is None:
@@ -126,6 +132,7 @@ async def open_manager(
             event("settings.warning", reason=warning)
     if not settings.unsafe_file_system:
         check_file_system(layout.root)
+    layout = Layout(layout.root, _keyring(layout, settings, keys))
     manager, live, engine, upkeep = _built(layout, settings, clock, descriptors)
     # Made before anything runs: a wrong schedule is refused here and now.
     runner = upkeep.runner() if jobs else None
@@ -162,6 +169,12 @@ async def open_manager(
         raise SystemExit(128 + signal.SIGTERM)
     if error is not None:
         raise error
+
+
+def _keyring(layout: Layout, settings: Settings, keys: KeySource | None) -> Keyring:
+    source = source_from(os.environ) if keys is None else keys
+    encrypts_new = settings.encrypt_new or encrypts_new_by(os.environ)
+    return Keyring(layout.root, source, encrypts_new=encrypts_new, wait_s=settings.wait_s)
 
 
 async def _cancel_on_sigterm(scope: anyio.CancelScope, *, task_status: TaskStatus[list[int]]) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from prontodb.engine.sqlite.lifecycle import Lifecycle
     from prontodb.model.address import Address
+    from prontodb.model.layout import Keys
 
 __all__ = ["OneShot", "run"]
 
@@ -26,6 +27,7 @@ class OneShot:
 
     Reading at an address that does not exist finds nothing and makes nothing; the first write makes the address. With
     the `fence` of a session that holds the address for us, writes take no lock and are refused once it has ended.
+    `keys` brings what opens an encrypted address.
     """
 
     def __init__(
@@ -38,9 +40,10 @@ class OneShot:
         create: bool = True,
         unsafe_file_system: bool = False,
         fence: Fence | None = None,
+        keys: Keys | None = None,
     ) -> None:
         self._fence = fence
-        self._layout, self._address = Layout(root), address
+        self._layout, self._address = Layout(root, keys), address
         self._limits, self._clock = limits or Limits(), Clock()
         self._unsafe = unsafe_file_system
         self._keyspace = DirectKeyspace(

@@ -13,6 +13,7 @@ from prontodb.doctor import examine
 from prontodb.engine.sqlite import cloning
 from prontodb.engine.sqlite.engine import SqliteEngine
 from prontodb.engine.sqlite.lifecycle import Lifecycle
+from prontodb.engine.sqlite.resealing import DECRYPT, ENCRYPT, REKEY
 from prontodb.errors import InvalidInputError
 from prontodb.jobs.book import JobBook
 from prontodb.keystore import Keystore
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from prontodb.backup.restore import RestoreReport
     from prontodb.backup.verify import VerifyReport
     from prontodb.doctor import DoctorReport
+    from prontodb.engine.sqlite.resealing import ResealReport
     from prontodb.jobs.book import JobRow
     from prontodb.jobs.compact import CompactReport
     from prontodb.jobs.sweep import SweepReport
@@ -137,9 +139,40 @@ class SessionManager:
         """Return every known address with its state and size, in order; heals the registry on the way."""
         return await self._engine.beside(self._book.list)
 
-    async def create(self, address: Address | str) -> bool:
-        """Make an empty keystore; False when it exists already. After a crash it is whole or not there."""
-        return await self._engine.create(as_address(address))
+    async def create(self, address: Address | str, *, encrypted: bool | None = None) -> bool:
+        """Make an empty keystore; False when it exists already. After a crash it is whole or not there.
+
+        `encrypted` None: as the setting `encrypt_new` says. Raises `SecretError` when it is to be and no key was given.
+        """
+        wanted = as_address(address)
+        return await self._engine.patiently(lambda: self._lifecycle.create(wanted, encrypted=encrypted))
+
+    async def encrypt(self, address: Address | str, *, progress: Show = None) -> ResealReport:
+        """Encrypt an address that is plain: written anew under a secret of its own, and put in by rename.
+
+        Backups made before, and copies elsewhere, stay plain. What restores put aside of it is removed, so that no undo
+        reaches behind it. Raises `AddressBusyError` while sessions are there, `SecretError` without a key,
+        `ConflictError` when it is encrypted. After a kill at any step it is as it was, or encrypted.
+        """
+        return await self._reseal(address, ENCRYPT, progress)
+
+    async def decrypt(self, address: Address | str, *, progress: Show = None) -> ResealReport:
+        """Make an encrypted address plain; its key record stays for the backups of its time. See `encrypt`."""
+        return await self._reseal(address, DECRYPT, progress)
+
+    async def rekey(self, address: Address | str, *, drop_older: bool = False, progress: Show = None) -> ResealReport:
+        """Write an encrypted address anew under a new secret. See `encrypt`.
+
+        `drop_older` forgets the secrets it had before: backups made with them cannot be read any more.
+        """
+        return await self._reseal(address, REKEY, progress, drop_older=drop_older)
+
+    async def _reseal(self, address: Address | str, what: str, show: Show, *, drop_older: bool = False) -> ResealReport:
+        wanted = as_address(address)
+        await self._engine.release(wanted)
+        return await self._upkeep.drive(
+            lambda stop: self._upkeep.work.resealing(wanted, what, drop_older=drop_older, stop=stop), show
+        )
 
     async def keep_history(self, address: Address | str, keep: bool = True) -> None:
         """Have the journal of an address keep the values of what is set from now on, or no longer.
@@ -159,6 +192,7 @@ class SessionManager:
     async def delete(self, address: Address | str) -> bool:
         """Delete an address and all it holds; False when there is none. `AddressBusyError` while a session is at it.
 
+        The key record of an encrypted one is destroyed first: no backup of it can be read any more.
         An address that is missing (known to the registry, without a folder) is forgotten.
         """
         wanted = as_address(address)

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from prontodb.backup.manifest import Manifest
     from prontodb.backup.prune import PruneReport
     from prontodb.backup.verify import VerifyReport
+    from prontodb.engine.sqlite.resealing import ResealReport
     from prontodb.jobs.compact import CompactReport
     from prontodb.migration.plan import Options
     from prontodb.migration.run import Migration
@@ -205,7 +206,7 @@ class Work:
         self, report: BackupReport, path: str, stop: Callable[[], bool]
     ) -> Generator[Progress, None, BackupReport]:
         """Copy what the second place has not; a backup that is made stays made, whatever becomes of its copy."""
-        place, there = FolderPlace(path), Container(path, by_kind=True)
+        place, there = FolderPlace(path), Container(path, by_kind=True, layout=self._layout)
         try:
             place.check_there()
             with there.hold("copy backups", wait_s=0):
@@ -331,7 +332,7 @@ class Work:
             return report
         try:
             FolderPlace(path).check_there()
-            there, damaged = Container(path, by_kind=True), self._damaged(SECOND)
+            there, damaged = Container(path, by_kind=True, layout=self._layout), self._damaged(SECOND)
             root, here = self.root_id(), set(report.kept) | set(report.removed)
             # Other roots may keep theirs there, too.
             second = yield from prune.steps(
@@ -364,6 +365,17 @@ class Work:
             scratch=scratch,
             plan=plan,
         )
+
+    # Encryption
+
+    def resealing(
+        self, address: Address, what: str, *, drop_older: bool = False, stop: Callable[[], bool] = never
+    ) -> Generator[Progress, None, ResealReport]:
+        """Encrypt, decrypt or rekey an address."""
+        from prontodb.engine.sqlite.resealing import Resealing
+
+        resealing = Resealing(self._lifecycle, self._clock, address, what, drop_older=drop_older, stop=stop)
+        return (yield from resealing.steps())
 
     # Restore
 
@@ -418,7 +430,8 @@ class Work:
         return replace(listing, backups=tuple(one for one in listing.backups if one.root == own))
 
     def _elsewhere(self, root: str) -> Lifecycle:
-        layout = Layout(root)
+        # The key that opens what is here seals what is there.
+        layout = Layout(root, None if self._layout.keys is None else self._layout.keys.elsewhere(root))
         registry = AddressRegistry(layout, wait_s=self._settings.wait_s, one_shot=True)
         return Lifecycle(
             layout,

@@ -17,6 +17,7 @@ from prontodb.model.layout import (
     CONFIG_FILE,
     CREATE_LOCK_FILE,
     GATE_LOCK_FILE,
+    KEYS_LOCK_FILE,
     KEYSTORE_FILE,
     LOCKS,
     METADATA_FILE,
@@ -25,14 +26,15 @@ from prontodb.model.layout import (
     SESSION_REGISTRY_FILE,
     Layout,
 )
-from prontodb.storage.connection import one, rows
+from prontodb.model.secret import is_record_id
+from prontodb.storage.connection import chain_key, one, rows
 from prontodb.storage.reserve import RESERVE_FILE
 
 if TYPE_CHECKING:
     from prontodb.storage.connection import Connection
 
 _IN_REGISTRY = {ADDRESS_REGISTRY_FILE, SESSION_REGISTRY_FILE, CONFIG_FILE, LOCKS, RESERVE_FILE}
-_IN_LOCKS = {ADDRESS_LOCK_FILE, CREATE_LOCK_FILE, GATE_LOCK_FILE, REGISTRY_LOCK_FILE}
+_IN_LOCKS = {ADDRESS_LOCK_FILE, CREATE_LOCK_FILE, GATE_LOCK_FILE, KEYS_LOCK_FILE, REGISTRY_LOCK_FILE}
 _IN_ADDRESS = {KEYSTORE_FILE, METADATA_FILE}
 
 
@@ -68,7 +70,7 @@ def journal_faults(connection: Connection, revision: int) -> list[str]:
     for rev, first, at, session, records, stored in rows(connection, query):
         if first != expected or rev - first + 1 != len(json.loads(records)):
             faults.append(f"journal row {first}..{rev} does not follow {expected - 1} with all of its records")
-        chain = writing.next_chain(chain, rev, first, at, session, records)
+        chain = writing.next_chain(chain, rev, first, at, session, records, chain_key(connection))
         if chain != stored:
             faults.append(f"journal row {rev} breaks the chain")
         expected = rev + 1
@@ -114,6 +116,10 @@ def _belongs(parts: list[str], is_folder: bool) -> bool:
             return not is_folder and file in _IN_ADDRESS
         case ["registry", name]:
             return name in _IN_REGISTRY
+        case ["keys"]:
+            return is_folder
+        case ["keys", file]:
+            return not is_folder and is_record_id(file.removesuffix(".json"))
         case ["registry", "locks", _]:
             return is_folder
         case ["registry", "locks", _, file]:

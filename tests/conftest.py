@@ -1,9 +1,12 @@
 """What every test stands on: the asyncio backend, one deterministic Hypothesis profile, an empty root."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests import encrypted
 
 # The gate gives the same verdict twice. To search further: pytest --hypothesis-profile=explore
 settings.register_profile(
@@ -30,3 +33,37 @@ def root(tmp_path: Path) -> Path:
     path = tmp_path / "root"
     path.mkdir(mode=0o700)
     return path
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--encrypted", action="store_true", help="encrypt every address that a test makes")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "plain: of plain keystores alone; left out with --encrypted, with the reason")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--encrypted"):
+        for item in items:
+            if (mark := item.get_closest_marker("plain")) is not None:
+                item.add_marker(pytest.mark.skip(reason=f"of plain keystores: {mark.args[0]}"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _encrypted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> None:
+    if request.config.getoption("--encrypted"):
+        encrypted.begin(tmp_path_factory.mktemp("key"))
+
+
+@pytest.fixture(autouse=True)
+def _nothing_plain(request: pytest.FixtureRequest) -> Iterator[None]:
+    """In an encrypted run: no word that a test stored stands in any file below its root."""
+    if not encrypted.is_on():
+        yield
+        return
+    encrypted.forget()
+    place = request.getfixturevalue("root") if "root" in request.fixturenames else None
+    yield
+    if place is not None:
+        assert encrypted.plain_words(place) == []

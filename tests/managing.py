@@ -135,7 +135,7 @@ class Child:
 
 
 LOCK_HOLDER = """
-import sys
+import sys, tests.parts
 from prontodb.storage import connection as sqlite
 c = sqlite.connect(sys.argv[1], busy_timeout_ms=10_000)
 for line in sys.stdin:

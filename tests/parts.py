@@ -10,6 +10,10 @@ from prontodb.model.address import Address
 from prontodb.model.clock import Clock, ManualClock
 from prontodb.model.layout import Layout
 from prontodb.registry.addresses import AddressRegistry
+from tests import encrypted
+
+if encrypted.is_on() and Layout.__init__.__name__ != "sealed":
+    encrypted.install()  # in a process that an encrypted run has started
 
 
 class Parts:

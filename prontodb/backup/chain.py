@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from prontodb.backup.container import file_fault
 from prontodb.backup.manifest import SNAPSHOT
-from prontodb.backup.segment import Segment, pages
+from prontodb.backup.segment import open_segment, pages
 from prontodb.engine.sqlite import snapshot
 from prontodb.engine.sqlite.digest import Digest, digest_of, hashes_of, row_hash
 from prontodb.engine.sqlite.increment import Writing
@@ -99,10 +99,11 @@ def rows_before(container: Container, links: Iterable[Link], keys: Iterable[str]
     for link in reversed(tuple(links)):
         if not wanted:
             break
+        secret = container.secret_of(link.piece)
         with container.open(link.backup) as folder:
             if link.piece.kind == SNAPSHOT:
                 folder.check_file(link.piece.file)
-                copy = snapshot.open_copy(f"{folder.path}/{link.piece.file}")
+                copy = snapshot.open_copy(f"{folder.path}/{link.piece.file}", secret)
                 try:
                     for some in pages(wanted):
                         found |= hashes_of(copy, some)
@@ -111,7 +112,7 @@ def rows_before(container: Container, links: Iterable[Link], keys: Iterable[str]
                 finally:
                     copy.close()
                 break
-            for key, row in Segment(folder, link.piece.file, link.piece.raw_bytes).rows():
+            for key, row in open_segment(folder, link.piece, secret).rows():
                 if key in wanted:
                     wanted.discard(key)
                     if row is not None:
@@ -131,13 +132,14 @@ def put_together(
 ) -> Digest:
     """Make the state at the end of a chain, as the new file `name`; every file and every step is checked.
 
-    `each` is called after each piece. Raises `CorruptError` when anything differs from the manifests.
+    What opens the snapshot opens the file. `each` is called after each piece. Raises `CorruptError` when anything
+    differs from the manifests, `SecretError` where nobody brings what opens it.
     """
     path = f"{folder.path}/{name}"
     first, *rest = links
     _copy(container, first, folder, name)
     each(first)
-    staged = snapshot.open_staged(path)
+    staged = snapshot.open_staged(path, container.secret_of(first.piece))
     try:
         snapshot.begin(staged)
         digest = first.piece.content
@@ -175,11 +177,12 @@ def _copy(container: Container, link: Link, folder: Folder, name: str) -> None:
 
 
 def _put_in(container: Container, link: Link, writing: Writing) -> Digest:
+    secret = container.secret_of(link.piece)
     with container.open(link.backup) as folder:
         fault = file_fault(folder, link.piece)
         if fault is not None:
             raise _damaged(link, fault) if container.holds(link.backup) else BackupNotFoundError(link.backup)
-        segment = Segment(folder, link.piece.file, link.piece.raw_bytes)
+        segment = open_segment(folder, link.piece, secret)
         said = (link.piece.address, link.piece.mark, link.piece.floor)
         if (segment.address, segment.mark, segment.floor) != said:
             raise _damaged(link, f"{link.piece.file} is not that of {link.piece.address} at that revision")

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from prontodb.backup import manifest as manifests
 from prontodb.backup.manifest import FULL, INCREMENTAL, MANIFEST_FILE, Manifest, is_backup_id
+from prontodb.engine.sqlite import ciphers
 from prontodb.errors import (
     BackupNotFoundError,
     BusyError,
@@ -25,6 +26,7 @@ from prontodb.errors import (
     InvalidInputError,
     NewerFormatError,
     ProntoError,
+    SecretError,
     UnsafePathError,
     shown,
 )
@@ -36,7 +38,9 @@ from prontodb.storage.files import Folder, make_root, open_root
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from prontodb.backup.manifest import Piece
     from prontodb.model.layout import Layout
+    from prontodb.model.secret import Secret
 
 STAGED_PREFIX = ".tmp-"
 TRASH_PREFIX = ".trash-"
@@ -85,17 +89,18 @@ class Listing:
 class Container:
     """One folder of backups: `inside` a folder that somebody named, or that folder itself.
 
-    `by_kind`: new ones go into a folder for their kind, as in a root.
+    `by_kind`: new ones go into a folder for their kind, as in a root. `layout` is the root that brings the secrets of
+    what is encrypted in them.
     """
 
-    def __init__(self, path: str, inside: tuple[str, ...] = (), *, by_kind: bool) -> None:
-        self._top, self._inside, self._by_kind = path, inside, by_kind
+    def __init__(self, path: str, inside: tuple[str, ...] = (), *, by_kind: bool, layout: Layout | None = None) -> None:
+        self._top, self._inside, self._by_kind, self._layout = path, inside, by_kind, layout
         self.path = "/".join((path, *inside))
 
     @classmethod
     def of_root(cls, layout: Layout) -> Container:
         """The backups of a root, which lie in it: in a folder, never behind a link."""
-        return cls(layout.root, (BACKUPS,), by_kind=True)
+        return cls(layout.root, (BACKUPS,), by_kind=True, layout=layout)
 
     def _open(self, *parts: str) -> Folder:
         return open_root(self._top, *self._inside, *parts)
@@ -105,6 +110,14 @@ class Container:
 
     def __repr__(self) -> str:
         return f"<Container {self.path}>"
+
+    def secret_of(self, piece: Piece) -> Secret | None:
+        """Return what opens a piece, None for a plain one; `SecretError` when nobody brings it."""
+        if piece.encryption is None:
+            return None
+        if self._layout is None:
+            raise SecretError(f"the backup of {piece.address} is encrypted; name the root that has its key record")
+        return ciphers.secret_called(self._layout, piece.encryption)
 
     # Reading
 

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from prontodb.model.clock import Clock
     from prontodb.model.layout import Layout
     from prontodb.model.limits import Limits
+    from prontodb.model.secret import Secret
     from prontodb.storage.connection import Connection
 
 MAX_SEGMENT_CHANGES = 250_000
@@ -264,7 +265,7 @@ class Making:
             self._knowledge.learn(address, connection, stamp, at_ms)
             if reading.now == tip.piece.mark:
                 return None
-            return self._written(backup, address, reading, self._goes_on(reading, tip), at_ms)
+            return self._written(backup, address, reading, self._goes_on(reading, tip), at_ms, connection.secret)
 
         return opening.read(self._layout, address, work, busy_timeout_ms=self._busy_ms)
 
@@ -286,7 +287,15 @@ class Making:
             raise _WholeCopyNeeded("its chain has grown long")
         return links
 
-    def _written(self, backup: str, address: Address, reading: Reading, links: tuple[Link, ...], at_ms: int) -> Piece:
+    def _written(
+        self,
+        backup: str,
+        address: Address,
+        reading: Reading,
+        links: tuple[Link, ...],
+        at_ms: int,
+        secret: Secret | None,
+    ) -> Piece:
         tip = links[-1]
         come: list[int] = []
         keys: list[str] = []
@@ -297,7 +306,7 @@ class Making:
 
         staged, file = self._staging(backup), file_name(address, SEGMENT)
         try:
-            written = write(staged.folder, file, str(address), reading, each)
+            written = write(staged.folder, file, str(address), reading, each, secret)
         except StorageFullError as error:
             raise snapshot.CopyFullError(str(error)) from error
         except LineTooLongError as error:
@@ -308,7 +317,7 @@ class Making:
             staged.folder.remove(file)
             raise _WholeCopyNeeded(str(error)) from error
         digest = tip.piece.content.changed(before.values(), come)
-        state = snapshot.State(mark=reading.now, floor=reading.floor, digest=digest, contradictions=())
+        state = snapshot.State(mark=reading.now, floor=reading.floor, digest=digest, contradictions=(), secret=secret)
         return self._described(
             address, SEGMENT, state, at_ms, faults=tip.piece.faults,
             size_bytes=written.size_bytes, raw_bytes=written.raw_bytes, sha256=written.sha256,
@@ -330,6 +339,7 @@ class Making:
             at_ms=at_ms,
             created_at_ms=created_at_ms,
             labels=labels,
+            encryption=None if state.secret is None else state.secret.name,
             **of_its_file,
         )
 

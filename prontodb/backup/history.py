@@ -7,8 +7,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from prontodb.backup.manifest import SEGMENT, SNAPSHOT
-from prontodb.backup.segment import Segment
-from prontodb.engine.sqlite import folders, opening, replay, snapshot
+from prontodb.backup.segment import open_segment
+from prontodb.engine.sqlite import ciphers, folders, opening, replay, snapshot
 from prontodb.engine.sqlite.increment import Reading, Walk
 from prontodb.errors import (
     AddressNotFoundError,
@@ -22,6 +22,7 @@ from prontodb.errors import (
 from prontodb.model.layout import KEYSTORE_FILE
 from prontodb.model.moments import text_of
 from prontodb.storage import connection as sqlite
+from prontodb.storage.files import open_root
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -114,8 +115,7 @@ def _sources(
     """Yield what follows a place in the history wherever that is told: the live keystore, those put aside, backups."""
     yield _of_keystore(lambda: opening.open_reader(layout, address, busy_timeout_ms=busy_ms)[0], tip)
     for name in kept:
-        path = layout.path(*layout.user_parts(address.user), name, KEYSTORE_FILE)
-        yield _of_keystore(partial(snapshot.open_aside, path), tip)
+        yield _of_keystore(partial(_open_aside, layout, address, name), tip)
     for manifest in manifests:
         for piece in manifest.pieces:
             begins = piece.floor if piece.kind == SNAPSHOT else piece.since
@@ -127,7 +127,7 @@ def _of_keystore(connect: Callable[[], Connection], tip: Link) -> Iterator[Journ
     """Yield what a keystore tells of after a piece; `CorruptError` when it does not go on from there."""
     try:
         connection = connect()
-    except (AddressNotFoundError, UnavailableError) as error:
+    except (AddressNotFoundError, FileNotFoundError, UnavailableError) as error:
         raise CorruptError(f"{tip.piece.address} is not there") from error
     try:
         now, _ = snapshot.mark_of(connection)
@@ -142,19 +142,26 @@ def _of_keystore(connect: Callable[[], Connection], tip: Link) -> Iterator[Journ
         connection.close()
 
 
+def _open_aside(layout: Layout, address: Address, name: str) -> Connection:
+    with open_root(layout.root, *layout.user_parts(address.user), name) as folder:
+        return snapshot.open_aside(f"{folder.path}/{KEYSTORE_FILE}", ciphers.secret_in(layout, folder))
+
+
 def _of_piece(container: Container, backup: str, piece: Piece, tip: Link) -> Iterator[JournalRow]:
+    secret = container.secret_of(piece)
     with container.open(backup) as folder:
         if piece.kind == SEGMENT:
-            rows = Segment(folder, piece.file, piece.raw_bytes).journal()
-            yield from _following(tip, (row for row in rows if row[0] > tip.piece.revision))
+            rows = open_segment(folder, piece, secret).journal()
+            key = b"" if secret is None else secret.chain_key
+            yield from _following(tip, (row for row in rows if row[0] > tip.piece.revision), key)
             return
         folder.check_file(piece.file)
-        yield from _of_keystore(partial(snapshot.open_copy, f"{folder.path}/{piece.file}"), tip)
+        yield from _of_keystore(partial(snapshot.open_copy, f"{folder.path}/{piece.file}", secret), tip)
 
 
-def _following(tip: Link, rows: Iterator[JournalRow]) -> Iterator[JournalRow]:
+def _following(tip: Link, rows: Iterator[JournalRow], key: bytes) -> Iterator[JournalRow]:
     """Yield rows as long as they follow from the end of a piece; `CorruptError` where they do not."""
-    walk = Walk(tip.piece.mark)
+    walk = Walk(tip.piece.mark, key)
     for row in rows:
         walk.step(row)
         yield row

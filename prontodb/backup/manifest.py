@@ -17,6 +17,7 @@ from prontodb.errors import CorruptError, InvalidAddressError, NewerFormatError,
 from prontodb.model import strict_json
 from prontodb.model.address import Address
 from prontodb.model.history import Mark
+from prontodb.model.secret import parsed_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -73,6 +74,8 @@ class Piece:
     at_ms: int
     created_at_ms: int | None
     labels: Mapping[str, str]
+    encryption: str | None = None
+    """The name of the secret that its file is sealed with; None for a plain one."""
 
     @property
     def mark(self) -> Mark:
@@ -119,7 +122,7 @@ class Manifest:
         """Return the manifest as it stands in its file: a piece a line, and at the end the hash of all before it."""
         head: dict[str, object] = {"format": FORMAT} | {name: getattr(self, name) for name in _names(Manifest)}
         del head["pieces"]
-        pieces = ",\n".join(_to_json({name: getattr(piece, name) for name in _names(Piece)}) for piece in self.pieces)
+        pieces = ",\n".join(_to_json(_fields_of(piece)) for piece in self.pieces)
         body = f'{_to_json(head)[:-1]},\n"pieces": [\n{pieces}],\n'.encode()
         return body + _seal(body)
 
@@ -146,6 +149,14 @@ def decode(data: bytes, place: str) -> Manifest:
     if data != body + _seal(body):
         raise CorruptError(f"{place} is not as it was written: its own hash is another")
     return _manifest(reader)
+
+
+def _fields_of(piece: Piece) -> dict[str, object]:
+    """Return the fields of a piece; what is not encrypted says nothing of it, as before there was encryption."""
+    found = {name: getattr(piece, name) for name in _names(Piece)}
+    if piece.encryption is None:
+        del found["encryption"]
+    return found
 
 
 def _names(kind: type[Manifest | Piece]) -> list[str]:
@@ -195,7 +206,8 @@ def _is_scope(text: str, *, whole: bool = False) -> bool:
 
 
 def _piece(reader: _Reader) -> Piece:
-    reader.has_only(set(_names(Piece)))
+    encrypted = reader.has("encryption")
+    reader.has_only(set(_names(Piece)) - (set() if encrypted else {"encryption"}))
     address, kind = reader.text("address"), reader.choice("kind", (SNAPSHOT, SEGMENT))
     try:
         place = Address.parse(address)
@@ -221,10 +233,12 @@ def _piece(reader: _Reader) -> Piece:
         at_ms=reader.whole("at_ms"),
         created_at_ms=None if reader.is_null("created_at_ms") else reader.whole("created_at_ms"),
         labels=labels,
+        encryption=reader.text("encryption") if encrypted else None,
     )
     # A name of another form could lead out of the folder.
     snapshot = kind == SNAPSHOT
     sound = piece.file == file_name(place, kind) and (piece.parent is None) == snapshot
+    sound = sound and (piece.encryption is None or parsed_name(piece.encryption) is not None)
     if not sound or piece.floor > (piece.revision if snapshot else piece.since) or piece.since > piece.revision:
         raise reader.wrong("it contradicts itself")
     return piece
@@ -257,6 +271,9 @@ class _Reader:
         if self._fields.keys() != names:
             odd = next(iter(self._fields.keys() ^ names))
             raise self.wrong(f"field {shown(odd)} is missing, or unknown")
+
+    def has(self, name: str) -> bool:
+        return name in self._fields
 
     def is_null(self, name: str) -> bool:
         return name in self._fields and self._fields[name] is None

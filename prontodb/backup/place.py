@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from prontodb.model.layout import Layout
 
 
-def container_at(path: object) -> Container:
+def container_at(path: object, layout: Layout | None = None) -> Container:
     """Return the container at a path that somebody names; it need not exist yet."""
-    return Container(resolved(os.path.abspath(_as_path(path))), by_kind=False)
+    return Container(resolved(os.path.abspath(_as_path(path))), by_kind=False, layout=layout)
 
 
 def _as_path(path: object) -> str:
@@ -32,7 +32,7 @@ def _as_path(path: object) -> str:
 
 def outside(layout: Layout, path: object) -> Container:
     """Return the container at a path that lies in no folder of the root's own."""
-    container = container_at(path)
+    container = container_at(path, layout)
     root = resolved(layout.root)
     if container.path == root or container.path.startswith(f"{root}/"):
         raise InvalidInputError(f"{shown(container.path)} lies in the root itself; name a folder elsewhere")
@@ -57,7 +57,7 @@ def located(layout: Layout, reference: object) -> tuple[Container, Listing, Mani
     if is_backup_id(name):
         if os.path.basename(above) in (FULL, INCREMENTAL):
             above = os.path.dirname(above)
-        container = container_at(above)
+        container = container_at(above, layout)
         listing = container.list()
         return container, listing, listing.find(name)
     if not os.path.isdir(path):
@@ -66,7 +66,7 @@ def located(layout: Layout, reference: object) -> tuple[Container, Listing, Mani
         raise InvalidInputError(
             f"{shown(path)} is a backup under another name; give it back the one that its {MANIFEST_FILE} says"
         )
-    container = container_at(path)
+    container = container_at(path, layout)
     listing = container.list()
     if not listing.backups and not listing.unreadable:
         raise BackupNotFoundError(reference)

@@ -10,7 +10,7 @@ from prontodb.backup.chain import Chains, Link, put_together
 from prontodb.backup.container import file_fault
 from prontodb.backup.create import in_scope
 from prontodb.backup.history import Until, changes_after
-from prontodb.engine.sqlite import inspection, metadata, replay, snapshot
+from prontodb.engine.sqlite import inspection, replay, snapshot, transcribing
 from prontodb.engine.sqlite.digest import digest_of
 from prontodb.errors import (
     AddressBusyError,
@@ -23,13 +23,13 @@ from prontodb.errors import (
 )
 from prontodb.log import event
 from prontodb.model.address import Address
-from prontodb.model.layout import KEYSTORE_FILE, METADATA_FILE
+from prontodb.model.layout import KEYSTORE_FILE
 from prontodb.model.moments import text_of
 from prontodb.model.progress import Progress, never
 from prontodb.storage import connection as sqlite
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Mapping
 
     from prontodb.backup.container import Container, Listing
     from prontodb.backup.manifest import Manifest
@@ -37,10 +37,12 @@ if TYPE_CHECKING:
     from prontodb.engine.sqlite.lifecycle import Lifecycle
     from prontodb.model.clock import Clock
     from prontodb.model.layout import Layout
+    from prontodb.model.secret import Secret
     from prontodb.storage.files import Folder
 
 
 BUSY_TIMEOUT_MS = 5_000
+_SEALED_BEFORE = "sealed-before.db"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -278,20 +280,22 @@ class Restoring:
             busy_ms=BUSY_TIMEOUT_MS,
         )
 
-        def build(folder: Folder) -> int:
+        def build(folder: Folder, secret: Secret | None) -> tuple[int, Mapping[str, str]]:
             nonlocal revision, entries, at_ms
             put_together(self._container, links, folder, KEYSTORE_FILE, stop=self.stop)
             path = f"{folder.path}/{KEYSTORE_FILE}"
+            sealed_with = self._container.secret_of(links[0].piece)
             if rows:
-                revision, entries = _carry_on(path, rows, links[0].piece.faults)
+                revision, entries = _carry_on(path, rows, links[0].piece.faults, sealed_with)
                 at_ms = rows[-1][2]
-            snapshot.make_new(path)
+            if secret != sealed_with:
+                _transcribe(folder, sealed_with, secret, self.stop)
+            snapshot.make_new(path, secret)
             folder.sync_file(KEYSTORE_FILE)
             created_at_ms = self._clock.wall_ms() if piece.created_at_ms is None else piece.created_at_ms
-            folder.create(METADATA_FILE, metadata.image(created_at_ms, piece.labels))
-            return created_at_ms
+            return created_at_ms, piece.labels
 
-        kept = self._lifecycle.restore(target, build)
+        kept = self._lifecycle.restore(target, build, like=links[0].piece.encryption)
         if kept is not None:
             self._kept[str(target)] = kept
         return Restored(
@@ -305,12 +309,24 @@ class Restoring:
         )
 
 
-def _carry_on(path: str, rows: list[JournalRow], faults: int) -> tuple[int, int]:
+def _transcribe(folder: Folder, before: Secret | None, after: Secret | None, stop: Callable[[], bool]) -> None:
+    """Have another secret open the keystore in a folder than the one it was backed up with."""
+    folder.rename(KEYSTORE_FILE, _SEALED_BEFORE)
+    source = snapshot.open_copy(f"{folder.path}/{_SEALED_BEFORE}", before)
+    try:
+        for _ in transcribing.steps(source, folder, KEYSTORE_FILE, after, stop):
+            pass
+    finally:
+        source.close()
+    folder.remove(_SEALED_BEFORE)
+
+
+def _carry_on(path: str, rows: list[JournalRow], faults: int, secret: Secret | None) -> tuple[int, int]:
     """Make later changes in a staged copy, and test the result; return its revision and how many entries it has.
 
     `faults`: in how many places the copy contradicts itself already.
     """
-    staged = snapshot.open_staged(path)
+    staged = snapshot.open_staged(path, secret)
     try:
         snapshot.begin(staged)
         mark = replay.carry_on(staged, rows)

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
+from itertools import chain
 from typing import TYPE_CHECKING
 
+from prontodb.encryption import sealing
+from prontodb.encryption.sealing import SALT_BYTES
 from prontodb.engine.sqlite.increment import PAGE, Options
 from prontodb.engine.sqlite.schema import CHAIN_BYTES
 from prontodb.errors import CorruptError, NewerFormatError, shown
@@ -27,12 +31,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
+    from prontodb.backup.manifest import Piece
     from prontodb.engine.sqlite.digest import Digest
     from prontodb.engine.sqlite.increment import JournalRow, Reading, Row, Writing
+    from prontodb.model.secret import Secret
     from prontodb.storage.files import Folder
 
 FORMAT = 1
 MARK = "prontodb"
+SEALED_MARK = b"prontodb sealed segment 1\n"
+PURPOSE = b"segment"
 LEVEL = 3
 """Of zstd: 3 is its own default; above it, time grows faster than files shrink."""
 WINDOW_LOG_MAX = 27
@@ -59,18 +67,33 @@ class Written:
         self.sha256 = ""
 
 
-def write(folder: Folder, name: str, address: str, reading: Reading, each: Callable[[list[Row]], None]) -> Written:
+def write(
+    folder: Folder,
+    name: str,
+    address: str,
+    reading: Reading,
+    each: Callable[[list[Row]], None],
+    secret: Secret | None = None,
+) -> Written:
     """Write what `reading` yields as the new file `name`; `each` is called with every page of entries.
 
-    The file is synced when this returns; after an error it is not there.
+    With a secret the file is sealed, bound to the address and to where it goes on from and leads to. It is synced when
+    this returns; after an error it is not there.
     """
     done = Written()
     with NewFile(folder, name) as file:
         packer, digest = zstd.ZstdCompressor(level=LEVEL), hashlib.sha256()
 
-        def put(data: bytes) -> None:
+        assert reading.since is not None
+        seal = None if secret is None else Seal(secret, address, reading.since.revision, reading.now)
+        head, sealer = (b"", None) if seal is None else seal.sealer()
+
+        def store(data: bytes) -> None:
             digest.update(data)
             file.write(data)
+
+        def put(data: bytes) -> None:
+            store(data if sealer is None else sealer.update(data))
 
         def line(item: object) -> None:
             text = _to_json(item).encode() + b"\n"
@@ -79,7 +102,7 @@ def write(folder: Folder, name: str, address: str, reading: Reading, each: Calla
             done.raw_bytes += len(text)
             put(packer.compress(text))
 
-        assert reading.since is not None
+        store(head)
         line({MARK: "segment", "format": FORMAT, "address": address, "incarnation": reading.now.incarnation,
               "since": reading.since.revision, "since_chain": reading.since.chain,
               "revision": reading.now.revision, "chain": reading.now.chain, "floor": reading.floor})  # fmt: skip
@@ -99,8 +122,39 @@ def write(folder: Folder, name: str, address: str, reading: Reading, each: Calla
         line([_OPTIONS, dict(options.lifetimes_ms), options.history, options.audit, options.token_epoch])
         line({MARK: "end", "journal": journal, "gone": done.gone, "entries": done.entries})
         put(packer.flush())
+        if sealer is not None:
+            store(sealer.finish())
         done.sha256, done.size_bytes = digest.hexdigest(), file.size_bytes
     return done
+
+
+class Seal:
+    """What a segment of an encrypted keystore is sealed with: it opens for this address, from there to there alone.
+
+    A mark, a random salt, then the stream, whose key comes of the secret, the salt and all that it is bound to.
+    """
+
+    __slots__ = ("_context", "_secret")
+
+    def __init__(self, secret: Secret, address: str, since: int, now: Mark) -> None:
+        self._secret = secret
+        self._context = "\n".join((address, now.incarnation, str(since), str(now.revision), now.chain)).encode()
+
+    def _key(self, salt: bytes) -> bytes:
+        return self._secret.derived(PURPOSE, salt + self._context)
+
+    def sealer(self) -> tuple[bytes, sealing.StreamSealer]:
+        """Return the first bytes of a new file, and what seals the rest."""
+        salt = os.urandom(SALT_BYTES)
+        return SEALED_MARK + salt, sealing.StreamSealer(self._key(salt))
+
+    def unsealed(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        """Yield what a file's bytes hold; `WrongKeyError`."""
+        head, size = len(SEALED_MARK), len(SEALED_MARK) + SALT_BYTES
+        first = next(chunks, b"")
+        if not first.startswith(SEALED_MARK) or len(first) < size:
+            raise sealing.WrongKeyError("it is not sealed as its manifest says")
+        return sealing.unseal_stream(self._key(first[head:size]), chain((first[size:],), chunks))
 
 
 def pages(items: Iterable[Any]) -> Iterator[list[Any]]:
@@ -115,6 +169,12 @@ def pages(items: Iterable[Any]) -> Iterator[list[Any]]:
         yield page
 
 
+def open_segment(folder: Folder, piece: Piece, secret: Secret | None) -> Segment:
+    """Open the file of a piece, as its manifest describes it."""
+    seal = None if secret is None else Seal(secret, piece.address, piece.since, piece.mark)
+    return Segment(folder, piece.file, piece.raw_bytes, seal)
+
+
 class Segment:
     """A segment file that is read once, from its beginning: `head` first, then `put_into` or `hashes`.
 
@@ -122,9 +182,9 @@ class Segment:
     not as we write it, `NewerFormatError`.
     """
 
-    def __init__(self, folder: Folder, name: str, raw_bytes: int) -> None:
+    def __init__(self, folder: Folder, name: str, raw_bytes: int, seal: Seal | None = None) -> None:
         self._place = shown(f"{folder.path}/{name}")
-        self._lines = self._unpacked(folder, name, raw_bytes)
+        self._lines = self._unpacked(self._chunks(folder, name, seal), raw_bytes)
         fields = self._next()
         if not isinstance(fields, dict) or fields.get(MARK) != "segment":
             raise self._wrong("it does not begin as a segment does")
@@ -140,12 +200,23 @@ class Segment:
 
     # Lines
 
-    def _unpacked(self, folder: Folder, name: str, raw_bytes: int) -> Iterator[bytes]:
+    def _chunks(self, folder: Folder, name: str, seal: Seal | None) -> Iterator[bytes]:
+        """Yield the file's bytes, unsealed."""
+        chunks = folder.chunks(name)
+        if seal is None:
+            yield from chunks
+            return
+        try:
+            yield from seal.unsealed(chunks)
+        except sealing.WrongKeyError as error:
+            raise self._wrong(str(error)) from error
+
+    def _unpacked(self, chunks: Iterable[bytes], raw_bytes: int) -> Iterator[bytes]:
         unpacker = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: WINDOW_LOG_MAX})
         left: list[bytes] = []  # of a line whose end has not come yet
         seen = 0
         try:
-            for chunk in folder.chunks(name):
+            for chunk in chunks:
                 data = chunk
                 while data or not unpacker.needs_input:
                     if unpacker.eof:

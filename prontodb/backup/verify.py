@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from prontodb.backup.chain import Chains, Link, put_together
 from prontodb.backup.container import faults
 from prontodb.engine.sqlite import inspection, snapshot
-from prontodb.errors import BackupNotFoundError, CorruptError, ProntoError, StorageFullError
+from prontodb.errors import BackupNotFoundError, CorruptError, ProntoError, SecretError, StorageFullError
 from prontodb.log import event
 from prontodb.model.layout import KEYSTORE_FILE
 from prontodb.model.progress import Progress, never
@@ -38,6 +38,8 @@ class VerifyReport:
     tried: tuple[str, ...]
     """The backups of which every state was put together; of the others only the files were read."""
     problems: tuple[tuple[str, str], ...]
+    untried: tuple[tuple[str, str], ...]
+    """Addresses whose states could not be put together since nobody brought the secret, each with the reason."""
     seconds: float
 
     @property
@@ -68,6 +70,7 @@ class Verifying:
         stop: Callable[[], bool] = never,
     ) -> None:
         self._container, self._listing, self._rng, self._stop = container, listing, rng, stop
+        self._untried: list[tuple[str, str]] = []
         self._chains = Chains.of(listing)
         self._only, self._suspects = only, suspects
         self._chosen: list[str] = []
@@ -101,6 +104,7 @@ class Verifying:
             trials=tried,
             tried=tuple(dict.fromkeys(self._chosen)),
             problems=tuple(dict.fromkeys(self._problems)),
+            untried=tuple(dict.fromkeys(self._untried)),
             seconds=perf_counter() - begun,
         )
 
@@ -168,6 +172,10 @@ class Verifying:
             self._build(folder, tip)
         except BackupNotFoundError:
             return False
+        except SecretError as error:
+            # Its files are as they were written; what they hold, only who has the key can tell.
+            self._untried.append((tip.piece.address, str(error)))
+            return False
         except ProntoError as error:
             if self._stop() or isinstance(error, StorageFullError):
                 raise
@@ -182,7 +190,7 @@ class Verifying:
         links = self._chains.links(tip)
         put_together(self._container, links, folder, KEYSTORE_FILE, stop=self._stop)
         path = f"{folder.path}/{KEYSTORE_FILE}"
-        copy = snapshot.open_copy(path)
+        copy = snapshot.open_copy(path, self._container.secret_of(links[0].piece))
         try:
             wrong = inspection.contradictions(copy, path)
         finally:

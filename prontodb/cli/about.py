@@ -99,7 +99,8 @@ def do_doctor(args: Args) -> int:
 
     layout, limits = Layout(root(args)), Limits()
     try:
-        limits = Place(args).limits
+        place = Place(args)
+        layout, limits = place.layout, place.limits
     except ProntoError as error:
         event("settings.refused", reason=str(error))  # one of the findings, and no reason not to look
     report = examine(layout, limits, Clock(), deep=args.flag("--deep"), repair=args.flag("--repair"))

@@ -14,8 +14,11 @@ from prontodb.model.root import checked_root, root_from
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from prontodb.cli.parsing import Args
     from prontodb.direct import OneShot
+    from prontodb.encryption.keyring import Keyring
     from prontodb.engine.sqlite.lifecycle import Lifecycle
     from prontodb.model.operation import Fence
     from prontodb.model.settings import Settings
@@ -53,13 +56,70 @@ def _name(args: Args, option: str, variable: str) -> str:
     return name
 
 
+class LazyKeys:
+    """The keyring of a root, made when somebody asks for a secret: most commands never do."""
+
+    __slots__ = ("_keyring", "_place")
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._keyring: Keyring | None = None
+
+    @property
+    def encrypts_new(self) -> bool:
+        """True when addresses that are made are to be encrypted."""
+        asked = os.environ.get("PRONTODB_ENCRYPT")
+        return bool(asked and self.keyring.encrypts_new) or self._place.encrypts_new
+
+    @property
+    def keyring(self) -> Keyring:
+        """The keyring itself."""
+        if self._keyring is None:
+            from prontodb.encryption.keyring import Keyring
+            from prontodb.encryption.sources import Passphrase, encrypts_new_by, source_from
+
+            _leave_no_core()
+            self._keyring = Keyring(
+                self._place.layout.root,
+                source_from(os.environ),
+                encrypts_new=encrypts_new_by(os.environ) or self._place.encrypts_new,
+                asked=Passphrase(ask_passphrase),
+                wait_s=self._place.limits.wait_s,
+            )
+        return self._keyring
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.keyring, name)
+
+
+def ask_passphrase(prompt: str = "passphrase: ") -> str:
+    """Ask for a passphrase on the terminal; `SecretError` where there is none."""
+    import sys
+
+    from prontodb.errors import SecretError
+
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise SecretError("this is encrypted with a passphrase; set PRONTODB_PASSPHRASE, or run it on a terminal")
+    import getpass
+
+    return getpass.getpass(prompt)
+
+
+def _leave_no_core() -> None:
+    """Have no core file written of us from here on, which would hold secrets and values."""
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
+
+
 class Place:
     """The root a command acts on, with its settings; what reads them is imported only where there are any."""
 
     __slots__ = ("_settings", "layout", "limits")
 
     def __init__(self, args: Args) -> None:
-        self.layout = Layout(root(args))
+        self.layout = Layout(root(args), LazyKeys(self))
         self._settings: Settings | None = None
         self.limits = Limits()
         if _has_settings(self.layout):
@@ -70,6 +130,11 @@ class Place:
             self.limits = self._settings.limits
             for warning in warnings:
                 note(warning)
+
+    @property
+    def encrypts_new(self) -> bool:
+        """True when the settings say that addresses that are made are to be encrypted."""
+        return self._settings is not None and self._settings.encrypt_new
 
     @property
     def settings(self) -> Settings:
@@ -84,7 +149,7 @@ class Place:
 
         fence = self.fence(address) if os.environ.get("PRONTODB_SESSION") else None
         if self._settings is None:
-            return OneShot(self.layout.root, address, create=create, fence=fence)
+            return OneShot(self.layout.root, address, create=create, fence=fence, keys=self.layout.keys)
         return OneShot(
             self.layout.root,
             address,
@@ -93,6 +158,7 @@ class Place:
             create=create,
             unsafe_file_system=self._settings.unsafe_file_system,
             fence=fence,
+            keys=self.layout.keys,
         )
 
     def fence(self, address: Address) -> Fence | None:

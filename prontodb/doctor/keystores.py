@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from prontodb.doctor.findings import REPAIR, error, warning
 from prontodb.engine.sqlite import folders, inspection
 from prontodb.engine.sqlite.upkeep import WAL_BOUND_BYTES
-from prontodb.errors import BusyError, CorruptError, NewerFormatError, ProntoError
+from prontodb.errors import BusyError, CorruptError, NewerFormatError, ProntoError, SecretError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -115,8 +115,20 @@ class Keystores:
                 yield error(f"{address}: {fault}", self._way_back(address))
             if not faults:
                 yield from self._wal(address)
+        except SecretError as secret:
+            yield self._sealed(address, secret)
         except ProntoError as trouble:
             yield error(f"{address} could not be looked at: {trouble}", f"prontodb address check {address}")
+
+    def _sealed(self, address: Address, secret: SecretError) -> Problem:
+        """Name an encrypted keystore that cannot be opened: its record is gone, or nobody brought the key."""
+        if self._lifecycle.is_shredded(address):
+            return error(
+                f"{address} is encrypted and its key record is gone: nothing can read it",
+                "bring the record back: prontodb keys import FILE; if the address was being deleted: "
+                f"prontodb address delete {address} --yes",
+            )
+        return warning(f"{address} was not looked at: {secret}", "run 'prontodb doctor' again with the key")
 
     def _mode(self, address: Address) -> Iterator[Problem]:
         try:

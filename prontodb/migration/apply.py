@@ -13,12 +13,12 @@ from prontodb.log import event
 from prontodb.migration import verify
 from prontodb.migration.meeting import SESSION, compare
 from prontodb.migration.reasons import Reason
-from prontodb.model.layout import KEYSTORE_FILE, METADATA_FILE
+from prontodb.model.layout import KEYSTORE_FILE
 from prontodb.model.progress import Progress
 from prontodb.storage import connection as sqlite
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Generator, Iterator, Mapping
 
     from prontodb.engine.sqlite.digest import Digest
     from prontodb.engine.sqlite.intake import Given
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from prontodb.model.address import Address
     from prontodb.model.clock import Clock
     from prontodb.model.limits import Limits
+    from prontodb.model.secret import Secret
     from prontodb.storage.files import Folder
 
 BATCH_CHARACTERS = 4 * 1024 * 1024
@@ -86,8 +87,8 @@ class Applying:
         wanted, there = self._plan.ledger.of_slot(slot)
         return wanted > there or bool(self._plan.ledger.lifetimes(slot))
 
-    def _build(self, slot: int, folder: Folder) -> int:
-        """Fill the folder that will take the place of an address's; return when the address was created."""
+    def _build(self, slot: int, folder: Folder, secret: Secret | None) -> tuple[int, Mapping[str, str]]:
+        """Fill the folder that will take the place of an address's; return when the address was created, its labels."""
         address = self._plan.places.addresses[slot]
         exists = self._lifecycle.exists(address)
         labels: dict[str, str] = {}
@@ -107,14 +108,13 @@ class Applying:
                 raise _NothingToDoError
             created_at_ms, labels = self._metadata_of(address, created_at_ms)
         else:
-            folders.create_keystore(folder)
+            folders.create_keystore(folder, secret)
         path = f"{folder.path}/{KEYSTORE_FILE}"
-        self._fill(slot, path, is_new=not exists)
-        snapshot.make_new(path)
+        self._fill(slot, path, secret, is_new=not exists)
+        snapshot.make_new(path, secret)
         folder.sync_file(KEYSTORE_FILE)
         self._check_quotas(folder)
-        folder.create(METADATA_FILE, metadata.image(created_at_ms, labels))
-        return created_at_ms
+        return created_at_ms, labels
 
     def _refuse_conflicts(self, address: Address) -> None:
         """With `on_conflict='fail'`: somebody has set one of the keys since the plan was made."""
@@ -134,8 +134,8 @@ class Applying:
             return now_ms, {}  # the keystore works without it, and the doctor tells of it
         return found.created_at_ms, dict(found.labels)
 
-    def _fill(self, slot: int, path: str, *, is_new: bool) -> None:
-        intake = Intake(path, SESSION, self._clock.wall_ms(), is_new=is_new)
+    def _fill(self, slot: int, path: str, secret: Secret | None, *, is_new: bool) -> None:
+        intake = Intake(path, SESSION, self._clock.wall_ms(), is_new=is_new, secret=secret)
         try:
             for _, namespace, lifetime_ms, _ in self._plan.ledger.lifetimes(slot):
                 intake.put_lifetime(namespace, lifetime_ms)
@@ -145,7 +145,7 @@ class Applying:
             expected: Digest = intake.finish()
         finally:
             intake.close()
-        verify.check_address(self._plan, slot, path, expected, is_new=is_new)
+        verify.check_address(self._plan, slot, path, expected, secret, is_new=is_new)
         if self._limits.max_entries is not None and expected.entries > self._limits.max_entries:
             raise QuotaExceededError("max_entries", self._limits.max_entries)
 

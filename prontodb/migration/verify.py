@@ -11,16 +11,17 @@ from prontodb.migration.ledger import EXPIRED, MIGRATED, REPORTED, SUPERSEDED, U
 if TYPE_CHECKING:
     from prontodb.engine.sqlite.digest import Digest
     from prontodb.migration.plan import Plan
+    from prontodb.model.secret import Secret
 
 
-def check_address(plan: Plan, slot: int, path: str, expected: Digest, *, is_new: bool) -> None:
+def check_address(plan: Plan, slot: int, path: str, expected: Digest, secret: Secret | None, *, is_new: bool) -> None:
     """Read a staged keystore from end to end; `CorruptError` unless it holds what the plan says, and nothing else."""
     wanted, there = plan.ledger.of_slot(slot)
     if is_new and expected.entries != wanted - there:
         raise CorruptError(
             f"{expected.entries:,} entries were read for {wanted - there:,} planned ones; it was not put in"
         )
-    intake.check(path, expected)
+    intake.check(path, expected, secret)
 
 
 def counts(plan: Plan) -> tuple[dict[int, int], int]:

@@ -9,6 +9,7 @@ ADDRESSES = "addresses"
 REGISTRY = "registry"
 LOCKS = "locks"
 BACKUPS = "backups"
+KEYS = "keys"
 KEYSTORE_FILE = "keystore.db"
 METADATA_FILE = "metadata.json"
 CONFIG_FILE = "global_config.json"
@@ -23,21 +24,49 @@ GATE_LOCK_FILE = "gate.lock"
 RETIRED_LOCKS = "retired"
 SESSION_LOCK_ENDING = ".lock"
 REGISTRY_LOCK_FILE = "registry.lock"
+KEYS_LOCK_FILE = "keys.lock"
 
 STAGED_PREFIX = ".new-"
 OLD_PREFIX = ".old-"
 TRASH_PREFIX = ".trash-"
 
 
-class Layout(Value):
-    """The paths below one root (an absolute path). Relative forms are tuples of folder names, walked one by one."""
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol
 
-    __slots__ = ("root",)
+    from prontodb.model.secret import Secret
+
+    class Keys(Protocol):
+        """Who brings what opens the encrypted addresses of a root; see `encryption.keyring`."""
+
+        @property
+        def encrypts_new(self) -> bool: ...
+        def secret(self, name: str) -> Secret: ...
+        def ids(self) -> list[str]: ...
+        def newest(self, record: str) -> Secret: ...
+        def make(self, address: object, now_ms: int) -> Secret: ...
+        def add(self, record: str) -> Secret: ...
+        def drop_older(self, secret: Secret) -> None: ...
+        def rename(self, record: str, address: object) -> None: ...
+        def destroy(self, record: str) -> None: ...
+        def elsewhere(self, root: str) -> Keys: ...
+        def is_of(self, record: str, address: object) -> bool: ...
+
+
+class Layout(Value):
+    """The paths below one root (an absolute path). Relative forms are tuples of folder names, walked one by one.
+
+    `keys` goes where the paths go: who may open an address knows how.
+    """
+
+    __slots__ = ("root", "keys")
 
     root: str
+    keys: Keys | None
 
-    def __init__(self, root: str) -> None:
-        self._fill(root)
+    def __init__(self, root: str, keys: Keys | None = None) -> None:
+        self._fill(root, keys)
 
     def user_parts(self, user: str) -> tuple[str, ...]:
         """The folder of a user's addresses."""
@@ -58,6 +87,10 @@ class Layout(Value):
     def registry_lock_parts(self) -> tuple[str, ...]:
         """The folder of the lock under which an index is made or set aside; no user has an empty name."""
         return (REGISTRY, LOCKS, "@")
+
+    def keys_lock_parts(self) -> tuple[str, ...]:
+        """The folder of the lock under which key records are changed; a user's name cannot begin so."""
+        return (REGISTRY, LOCKS, "@keys@")
 
     def jobs_lock_parts(self) -> tuple[str, ...]:
         """The folder of the lock that whoever runs the scheduled jobs holds; a user's name cannot begin so."""

@@ -126,6 +126,7 @@ _RULES: tuple[_Rule, ...] = (
     _Range("journal_days", 0, 36_500, "days that changes stay in the journal; never less than a backup has yet to see"),
     _Range("journal_records", 0, 10**12, "changes that stay in the journal of one address, however young"),
     _Range("undo_days", 0, 36_500, "days that a restore can be undone; the old contents take room until then"),
+    _Switch("encrypt_new", "encrypt every address that is made from now on; needs a key (see 'prontodb help keys')"),
     _Switch(
         "inline_reads",
         "read small things on the event loop's own thread, which is faster than asking another",
@@ -162,6 +163,7 @@ class Settings(Value):
         "journal_days",
         "journal_records",
         "undo_days",
+        "encrypt_new",
         "inline_reads",
         "unsafe_file_system",
     )
@@ -181,6 +183,7 @@ class Settings(Value):
     journal_days: int
     journal_records: int
     undo_days: int
+    encrypt_new: bool
     inline_reads: bool
     unsafe_file_system: bool
 
@@ -202,6 +205,7 @@ class Settings(Value):
         journal_days: int = 30,
         journal_records: int = 1_000_000,
         undo_days: int = 7,
+        encrypt_new: bool = False,
         inline_reads: bool = True,
         unsafe_file_system: bool = False,
     ) -> None:
@@ -221,6 +225,7 @@ class Settings(Value):
             journal_days,
             journal_records,
             undo_days,
+            encrypt_new,
             inline_reads,
             unsafe_file_system,
         )

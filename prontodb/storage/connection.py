@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from typing import Any, Protocol
 
+    from prontodb.model.secret import Secret
+
     class Cursor(Protocol):
         """What we use of a cursor."""
 
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
         """What we use of sqlcipher3's connection, which has no types of its own."""
 
         text_factory: Callable[[bytes], object]
+        secret: Secret | None
+        """What the file was opened with; None for a plain one."""
 
         @property
         def in_transaction(self) -> bool: ...
@@ -80,6 +84,12 @@ _WRITABLE_PRAGMAS = frozenset({"incremental_vacuum", "wal_checkpoint", "busy_tim
 _REFUSED_FUNCTIONS = frozenset({"load_extension", "writefile", "readfile", "edit", "fts3_tokenizer"})
 
 
+class _Opened(sqlite.Connection):  # type: ignore[misc]
+    """A connection that knows what its file was opened with."""
+
+    secret: Secret | None = None
+
+
 def _authorize(action: int, first: str | None, second: str | None, _database: str, _source: str) -> int:
     """Deny what no transaction of ours ever does, so that nothing in a damaged or foreign schema can do it either."""
     if action in _DDL or action in (_ATTACH, _DETACH):
@@ -94,11 +104,18 @@ def _authorize(action: int, first: str | None, second: str | None, _database: st
 
 
 def connect(
-    path: str, *, mode: str = READ_WRITE, durability: str = "full", busy_timeout_ms: int = 0, any_thread: bool = False
+    path: str,
+    *,
+    mode: str = READ_WRITE,
+    durability: str = "full",
+    busy_timeout_ms: int = 0,
+    any_thread: bool = False,
+    secret: Secret | None = None,
 ) -> Connection:
     """Return a connection to an existing file, set up by rules D3 to D9 but for the checks of its content.
 
-    `mode` is READ_WRITE, READ_ONLY or IMMUTABLE (a file that nobody can change while it is open).
+    `mode` is READ_WRITE, READ_ONLY or IMMUTABLE (a file that nobody can change while it is open). `secret` opens an
+    encrypted file, and makes an empty one an encrypted one.
     """
     kind = "ro" if mode == READ_ONLY else "ro&immutable=1" if mode == IMMUTABLE else "rw"
     try:
@@ -109,15 +126,32 @@ def connect(
             isolation_level=None,
             check_same_thread=not any_thread,
             cached_statements=CACHED_STATEMENTS,
+            factory=_Opened,
         )
     except ERRORS as error:
         raise translated(error, path) from error
     try:
+        if secret is not None:
+            _bring(connection, secret)
         _set_up(connection, mode, durability)
     except ERRORS as error:
         connection.close()
         raise translated(error, path) from error
     return connection
+
+
+def _bring(connection: Connection, secret: Secret) -> None:
+    """Have SQLCipher open the file with a raw key (D36), before anything else is asked of it."""
+    # By itself SQLCipher writes what goes wrong to stderr.
+    connection.execute("PRAGMA cipher_log_level=NONE").close()
+    # A pragma takes no parameters; hex digits mean nothing in it.
+    connection.execute(f"PRAGMA key=\"x'{secret.data_key.hex()}'\"").close()
+    connection.secret = secret
+
+
+def chain_key(connection: Connection) -> bytes:
+    """Return what the journal's chain is keyed with; empty for a plain keystore."""
+    return b"" if connection.secret is None else connection.secret.chain_key
 
 
 def uri(path: str) -> str:
@@ -154,13 +188,18 @@ def _set_up(connection: Connection, mode: str, durability: str) -> None:
 
 
 def build(
-    path: str, pragmas: Sequence[str], statements: Sequence[tuple[str, Sequence[object]]], *, durability: str = "full"
+    path: str,
+    pragmas: Sequence[str],
+    statements: Sequence[tuple[str, Sequence[object]]],
+    *,
+    durability: str = "full",
+    secret: Secret | None = None,
 ) -> None:
     """Make an existing empty file a database in WAL mode: `pragmas` first, then `statements` in one transaction.
 
     When it returns, everything is in the file itself and synced, and nothing lies beside it.
     """
-    connection = connect(path, durability=durability)
+    connection = connect(path, durability=durability, secret=secret)
     try:
         for pragma in pragmas:
             connection.execute(f"PRAGMA {pragma}").close()

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from prontodb.model.address import Address
     from prontodb.model.clock import Clock
     from prontodb.model.entry import Entry
+    from prontodb.model.secret import Secret
     from prontodb.storage.connection import Connection
 
 SESSION = "copy"
@@ -48,13 +49,13 @@ def clone(
     def pages() -> Iterator[list[Entry]]:
         return _pages(reader, wanted, prefix, clock.wall_ms(), limits.max_page)
 
-    def fill(folder: str) -> None:
+    def fill(folder: str, secret: Secret | None) -> None:
         nonlocal copied
         path = f"{folder}/{KEYSTORE_FILE}"
         found = identity(path)
         if found is None:
             raise CorruptError("the staged keystore vanished while it was filled")
-        writer = sqlite.connect(path)
+        writer = sqlite.connect(path, secret=secret)
         try:
             schema.check(writer, path)
             sqlite.lock_down(writer)
@@ -75,7 +76,8 @@ def clone(
     try:
         reader.execute("BEGIN DEFERRED").close()  # one snapshot for all pages
         if (wanted is None and not prefix) or any(pages()):
-            lifecycle.create_filled(target, fill)
+            # A copy of what is encrypted is encrypted, too.
+            lifecycle.create_filled(target, fill, encrypted=True if reader.secret is not None else None)
     except sqlite.ERRORS as error:
         raise sqlite.translated(error, lifecycle.layout.keystore_path(source)) from error
     finally:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from prontodb.model.layout import Layout
+    from prontodb.model.secret import Secret
 
 _TEMPLATE: list[bytes] = []  # the empty keystore's bytes, made once per process
 
@@ -43,9 +44,13 @@ def _template(folder: Folder) -> bytes:
     return _TEMPLATE[0]
 
 
-def create_keystore(folder: Folder) -> None:
-    """Write an empty keystore into a folder that nobody else sees."""
-    folder.create(KEYSTORE_FILE, schema.image_for_new_keystore(_template(folder)))
+def create_keystore(folder: Folder, secret: Secret | None = None) -> None:
+    """Write an empty keystore into a folder that nobody else sees; with a secret one that only that opens."""
+    if secret is None:
+        folder.create(KEYSTORE_FILE, schema.image_for_new_keystore(_template(folder)))
+    else:
+        folder.create(KEYSTORE_FILE, b"")
+        schema.build_encrypted(f"{folder.path}/{KEYSTORE_FILE}", secret)
 
 
 def exists(layout: Layout, address: Address) -> bool:
@@ -117,17 +122,21 @@ class Staged:
         self.user.rename(self.name, self.address.cursor)
         self.close()
 
-    def replace(self, now_ms: int, between: Callable[[], None], *, undone: bool = False) -> str | None:
+    def replace(
+        self, now_ms: int, between: Callable[[], None], *, undone: bool = False, forget: bool = False
+    ) -> str | None:
         """Give the folder its name and keep what had it until now; return under which name, None when nothing had it.
 
-        `undone`: what goes out came in by a restore that is undone now.
+        `undone`: what goes out came in by a restore that is undone now. `forget`: once this is in its place, what goes
+        out is to be removed (`remove_remains`), and nobody may bring it back.
 
         A crash in between leaves the old contents to be put back (`remove_remains`).
         """
         self.folder.sync()
         cursor, old = self.address.cursor, None
         if self.user.stat(cursor) is not None:
-            old = _name_for_old(self.user, self.address, now_ms) + (_UNDONE if undone else "")
+            ending = _FORGOTTEN if forget else _UNDONE if undone else ""
+            old = _name_for_old(self.user, self.address, now_ms) + ending
             self.user.rename(cursor, old)
             between()
         self.user.rename(self.name, cursor)
@@ -146,12 +155,13 @@ class Staged:
         self.user.close()
 
 
-def stage(layout: Layout, address: Address, created_at_ms: int) -> Staged:
+def stage(layout: Layout, address: Address, created_at_ms: int, secret: Secret | None = None) -> Staged:
     """Build a complete, empty keystore beside its place. The caller publishes or discards it."""
     staged = stage_nothing(layout, address)
     try:
-        create_keystore(staged.folder)
-        staged.folder.create(METADATA_FILE, metadata.image(created_at_ms))
+        create_keystore(staged.folder, secret)
+        name = None if secret is None else secret.name
+        staged.folder.create(METADATA_FILE, metadata.image(created_at_ms, encryption=name))
     except BaseException:
         staged.discard()
         raise
@@ -212,24 +222,40 @@ def remove_remains(layout: Layout, address: Address) -> list[str]:
             if name.startswith((STAGED_PREFIX, TRASH_PREFIX)) and owner(address.user, name) == address:
                 user.remove_tree(name)
                 done.append(f"removed {address.user}/{name}, which a crash left")
-        if user.stat(address.cursor) is None and (kept := _kept(user, address)):
+        if user.stat(address.cursor) is None and (aside := _aside(user, address)):
             # A restore was killed between its two renames: what it put aside last is whole, nothing else is.
-            user.rename(kept[-1], address.cursor)
-            done.append(f"put {address.user}/{kept[-1]} back in its place as {address}")
+            user.rename(aside[-1], address.cursor)
+            done.append(f"put {address.user}/{aside[-1]} back in its place as {address}")
+        for name in _aside(user, address):
+            if name.endswith(_FORGOTTEN):
+                _to_trash(user, address, name)
+                done.append(f"removed {address.user}/{name}, which was replaced")
     return done
 
 
 # What a restore put aside
 
-_UNDONE = "u"
+_UNDONE, _FORGOTTEN = "u", "x"
 
 
-def _kept(user: Folder, address: Address) -> list[str]:
-    """Return the folders that restores of an address put aside, the last one last."""
+def _aside(user: Folder, address: Address) -> list[str]:
+    """Return all folders of an address that were put aside, the last one last."""
     return sorted(
         (name for name in user.names() if name.startswith(OLD_PREFIX) and owner(address.user, name) == address),
         key=put_aside_at_ms,
     )
+
+
+def _kept(user: Folder, address: Address) -> list[str]:
+    """Return the folders that restores of an address put aside and may bring back, the last one last."""
+    return [name for name in _aside(user, address) if not name.endswith(_FORGOTTEN)]
+
+
+def _to_trash(user: Folder, address: Address, name: str) -> None:
+    # From one instant on it is not there: an undo must never find a part of it.
+    trash = f"{TRASH_PREFIX}{address.cursor}@{os.urandom(6).hex()}"
+    user.rename(name, trash)
+    user.remove_tree(trash)
 
 
 def put_aside_at_ms(name: str) -> int:
@@ -240,7 +266,7 @@ def put_aside_at_ms(name: str) -> int:
 
 def _name_for_old(user: Folder, address: Address, now_ms: int) -> str:
     # The last one put aside must have the highest name, also when the clock was set back in between.
-    last_ms = max((put_aside_at_ms(name) for name in _kept(user, address)), default=0)
+    last_ms = max((put_aside_at_ms(name) for name in _aside(user, address)), default=0)
     return f"{OLD_PREFIX}{address.cursor}@{max(now_ms, last_ms + 1):013d}-{os.urandom(3).hex()}"
 
 
@@ -258,7 +284,7 @@ def all_kept(layout: Layout) -> list[tuple[Address, str]]:
     found: list[tuple[Address, str]] = []
     for user, _, names in _users(layout, []):
         for name in names:
-            address = owner(user, name) if name.startswith(OLD_PREFIX) else None
+            address = owner(user, name) if name.startswith(OLD_PREFIX) and not name.endswith(_FORGOTTEN) else None
             if address is not None:
                 found.append((address, name))
     return found
@@ -301,10 +327,7 @@ def forget_kept(layout: Layout, address: Address, until_ms: int | None = None) -
     with user:
         names = [name for name in _kept(user, address) if until_ms is None or put_aside_at_ms(name) <= until_ms]
         for name in names:
-            # From one instant on it is not there: an undo must never find a part of it.
-            trash = f"{TRASH_PREFIX}{address.cursor}@{os.urandom(6).hex()}"
-            user.rename(name, trash)
-            user.remove_tree(trash)
+            _to_trash(user, address, name)
         return len(names)
 
 
@@ -349,7 +372,8 @@ def remains(layout: Layout) -> list[tuple[Address, str]]:
     for user, _, names in _users(layout, []):
         for name in names:
             address = owner(user, name)
-            if address is not None and not (name.startswith(OLD_PREFIX) and address.cursor in names):
+            is_kept = name.startswith(OLD_PREFIX) and not name.endswith(_FORGOTTEN)
+            if address is not None and not (is_kept and address.cursor in names):
                 found.append((address, name))
     return found
 

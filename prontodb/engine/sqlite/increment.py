@@ -17,7 +17,7 @@ from prontodb.engine.sqlite.transactions import OF_NO_ENTRY, entry_of, lifetimes
 from prontodb.engine.sqlite.writing import next_chain
 from prontodb.errors import CorruptError, shown
 from prontodb.model.history import Mark
-from prontodb.storage.connection import one, rows
+from prontodb.storage.connection import chain_key, one, rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -57,8 +57,8 @@ class Options:
 class Walk:
     """A walk along the journal from one place in the history to a later one: unbroken, and who changed last."""
 
-    def __init__(self, since: Mark) -> None:
-        self.mark = since
+    def __init__(self, since: Mark, chain_key: bytes) -> None:
+        self.mark, self._chain_key = since, chain_key
         self.last: dict[str, int] = {}
         """The revision of each changed key's last change; 0 when that took the entry away."""
         self.at_ms: int | None = None
@@ -69,7 +69,7 @@ class Walk:
         mark = self.mark
         if first_rev != mark.revision + 1:
             raise CorruptError(f"the journal goes from revision {mark.revision} to {first_rev}")
-        if next_chain(bytes.fromhex(mark.chain), rev, first_rev, at, session, records) != chain:
+        if next_chain(bytes.fromhex(mark.chain), rev, first_rev, at, session, records, self._chain_key) != chain:
             raise CorruptError(f"the journal's row of revision {rev} does not follow from the one before it")
         # The shape of all records; what was done, once more by number.
         records_of(first_rev, rev, records)
@@ -121,7 +121,7 @@ class Reading:
         self.now, self.floor = mark_of(connection)
         self.since = since
         self.goes_on = since is not None and can_go_on(connection, since, self.now, self.floor)
-        self._walk = Walk(since or self.now)
+        self._walk = Walk(since or self.now, chain_key(connection))
 
     @property
     def at_ms(self) -> int | None:
@@ -175,7 +175,7 @@ class Writing:
 
     def __init__(self, connection: Connection, digest: Digest) -> None:
         self._connection = connection
-        self._walk = Walk(mark_of(connection)[0])
+        self._walk = Walk(mark_of(connection)[0], chain_key(connection))
         self._digest = digest
         self._seen: set[str] = set()
 

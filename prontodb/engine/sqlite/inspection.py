@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from prontodb.engine.sqlite import opening, schema, shapes, transactions
+from prontodb.engine.sqlite import ciphers, opening, schema, shapes, transactions
 from prontodb.engine.sqlite.writing import next_chain
 from prontodb.errors import CorruptError, shown
 from prontodb.model.layout import KEYSTORE_FILE
@@ -184,7 +184,7 @@ def _check_journal(connection: Connection, found: list[str]) -> None:
                     # Pruned since the last page: the chain goes on from the floor.
                     floor, floor_chain = _floor(connection)
                     at, chain = (floor, floor_chain) if floor > at else (at, chain)
-                _check_row(row, at, chain, found)
+                _check_row(row, at, chain, found, sqlite.chain_key(connection))
                 at, chain = row[0], row[5]
         finally:
             cursor.close()
@@ -192,12 +192,12 @@ def _check_journal(connection: Connection, found: list[str]) -> None:
             return
 
 
-def _check_row(row: tuple[int, int, int, str, str, bytes], at: int, chain: bytes, found: list[str]) -> None:
+def _check_row(row: tuple[int, int, int, str, str, bytes], at: int, chain: bytes, found: list[str], key: bytes) -> None:
     revision, first, moment, session, records, stored = row
     if first != at + 1:
         found.append(f"the journal goes from revision {at} to {first}")
     try:
-        whole = next_chain(chain, revision, first, moment, session, records) == stored
+        whole = next_chain(chain, revision, first, moment, session, records, key) == stored
         changes = json.loads(records)
     except (TypeError, ValueError, AttributeError, RecursionError):
         whole, changes = False, None
@@ -258,7 +258,7 @@ def _connect(layout: Layout, address: Address, mode: str) -> Connection:
     path = layout.keystore_path(address)
     with opening.open_folder(layout, address) as folder:
         opening.check_files(folder, address)
-        connection = sqlite.connect(path, mode=mode)
+        connection = sqlite.connect(path, mode=mode, secret=ciphers.secret_in(layout, folder))
     return sqlite.checked(connection, path, lambda: schema.check(connection, path, wal=False))
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from prontodb.engine.sqlite.digest import Row
+    from prontodb.model.secret import Secret
     from prontodb.storage.connection import Connection
 
     Given = tuple[str, str, int, int, int | None]
@@ -42,9 +43,9 @@ _to_json = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 class Intake:
     """Takes entries into a staged keystore in one transaction; whoever made the file discards it after an error."""
 
-    def __init__(self, path: str, session: str, now_ms: int, *, is_new: bool) -> None:
+    def __init__(self, path: str, session: str, now_ms: int, *, is_new: bool, secret: Secret | None = None) -> None:
         self._path, self._session, self._now_ms, self._is_new = path, session, now_ms, is_new
-        self._connection = snapshot.open_staged(path, unlogged=True)
+        self._connection = snapshot.open_staged(path, secret, unlogged=True)
         try:
             mark, _ = snapshot.mark_of(self._connection)
             self._revision, self._chain = mark.revision, bytes.fromhex(mark.chain)
@@ -109,7 +110,8 @@ class Intake:
             return
         text, last = _to_json(self._records), self._revision
         first = last - len(self._records) + 1
-        self._chain = next_chain(self._chain, last, first, self._now_ms, self._session, text)
+        key = sqlite.chain_key(self._connection)
+        self._chain = next_chain(self._chain, last, first, self._now_ms, self._session, text, key)
         # A bytearray, which is bound as it is; for bytes the binding looks for an adapter first.
         row = (last, first, self._now_ms, self._session, text, bytearray(self._chain))
         self._connection.execute(_JOURNAL, row).close()
@@ -122,9 +124,9 @@ class Intake:
         return self._digest
 
 
-def check(path: str, expected: Digest) -> None:
+def check(path: str, expected: Digest, secret: Secret | None = None) -> None:
     """Read a staged keystore from end to end; `CorruptError` unless it holds just what was put in."""
-    connection = snapshot.open_copy(path)
+    connection = snapshot.open_copy(path, secret)
     try:
         found = digest_of(connection)
     except sqlite.ERRORS as error:

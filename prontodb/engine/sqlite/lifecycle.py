@@ -6,7 +6,7 @@ addresses (sorted), then creation locks (sorted), then the registry's own.
 
 from __future__ import annotations
 
-from prontodb.engine.sqlite import fencing, folders, writing
+from prontodb.engine.sqlite import ciphers, fencing, folders, metadata, writing
 from prontodb.errors import (
     AddressBusyError,
     AddressExistsError,
@@ -14,10 +14,11 @@ from prontodb.errors import (
     BusyError,
     CorruptError,
     NewerFormatError,
+    SecretError,
 )
 from prontodb.log import event
 from prontodb.model.holder import Holder
-from prontodb.model.layout import ADDRESS_LOCK_FILE, CREATE_LOCK_FILE
+from prontodb.model.layout import ADDRESS_LOCK_FILE, CREATE_LOCK_FILE, METADATA_FILE
 from prontodb.model.limits import Limits
 from prontodb.model.operation import Fence
 from prontodb.storage import holders, lock, reserve
@@ -25,13 +26,14 @@ from prontodb.storage.files import check_file_system, make_root, open_root
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from typing import Protocol
 
     from prontodb.engine.sqlite.context import Target
     from prontodb.model.address import Address
     from prontodb.model.clock import Clock
     from prontodb.model.layout import Layout
+    from prontodb.model.secret import Secret
     from prontodb.storage.connection import Connection
     from prontodb.storage.files import Folder
 
@@ -58,7 +60,8 @@ FAILPOINT: list[Callable[[str], None]] = []
 """Test hook: called with the name of each step of a lifecycle change. Empty, and free, in normal use."""
 
 
-def _step(name: str) -> None:
+def step(name: str) -> None:
+    """Tell the test hooks that a step of a change is done."""
     for hook in FAILPOINT:
         hook(name)
 
@@ -112,10 +115,12 @@ class Lifecycle:
         *,
         holder: Holder | None = None,
         tries: int = lock.TRIES,
+        sealed: bool = False,
     ) -> lock.HeldLock:
         """Take the lock of an address; `AddressBusyError` names the holder at the deadline, and the way out.
 
-        An exclusive session that died in it is fenced first: what it started may live on.
+        An exclusive session that died in it is fenced first: what it started may live on. `sealed`: also where nobody
+        brought the secret for that.
         """
         try:
             return lock.acquire(
@@ -127,7 +132,7 @@ class Lifecycle:
                 one_shot=self._one_shot,
                 holder=holder,
                 tries=tries,
-                succeed=lambda held: self._fence(address, held),
+                succeed=lambda held: self._fence(address, held, sealed=sealed),
             )
         except BusyError as error:
             raise self._busy(address, error) from error
@@ -142,7 +147,7 @@ class Lifecycle:
         found = holders.Found(holder.session, holder, live=True)
         return AddressBusyError(address, holders.way_out([found]), (holder,))
 
-    def _fence(self, address: Address, held: lock.HeldLock) -> None:
+    def _fence(self, address: Address, held: lock.HeldLock, *, sealed: bool) -> None:
         """Raise the epoch of an address, if it has a keystore that can be used."""
 
         def raise_epoch() -> None:
@@ -158,6 +163,9 @@ class Lifecycle:
             reserve.in_its_room(self.layout, raise_epoch)
         except (AddressNotFoundError, CorruptError, NewerFormatError):
             pass  # nothing that could be written to
+        except SecretError:
+            if not sealed:
+                raise
         if held.previous is not None:
             event("session.reaped", address=address, session=held.previous.session, pid=held.previous.process.pid)
 
@@ -178,7 +186,8 @@ class Lifecycle:
                 address, holders.way_out(live), tuple(found.holder for found in live if found.holder is not None)
             )
 
-    def _hold_creation(self, user: str, purpose: str, wait_s: float | None = None) -> lock.HeldLock:
+    def hold_creation(self, user: str, purpose: str, wait_s: float | None = None) -> lock.HeldLock:
+        """Take the lock under which addresses of a user come and go."""
         return lock.acquire(
             self.layout.root,
             self.layout.creation_lock_parts(user),
@@ -188,14 +197,14 @@ class Lifecycle:
             one_shot=self._one_shot,
         )
 
-    def hold_all(self, purpose: str, *addresses: Address, wait_s: float | None = None) -> Held:
+    def hold_all(self, purpose: str, *addresses: Address, wait_s: float | None = None, sealed: bool = False) -> Held:
         """Take every lock under which these addresses come and go; leaving the block frees them."""
         held = Held()
         try:
             for address in sorted(set(addresses)):
-                held.add(self.hold(address, purpose, wait_s))
+                held.add(self.hold(address, purpose, wait_s, sealed=sealed))
             for user in sorted({address.user.casefold() for address in addresses}):
-                held.add(self._hold_creation(user, purpose, wait_s))
+                held.add(self.hold_creation(user, purpose, wait_s))
         except BaseException:
             held.__exit__()
             raise
@@ -205,51 +214,65 @@ class Lifecycle:
         """True when the address has a folder."""
         return folders.exists(self.layout, address)
 
-    def create(self, address: Address) -> bool:
-        """Make an empty keystore; False when the address exists. After a crash it is whole or not there."""
+    def create(self, address: Address, *, encrypted: bool | None = None) -> bool:
+        """Make an empty keystore; False when the address exists. After a crash it is whole or not there.
+
+        `encrypted` None: as the root's keys say of new addresses.
+        """
         if folders.exists(self.layout, address):
             return False
         self.prepare_root()
         with self.hold(address, f"create {address}"):
-            return self.create_held(address)
+            return self.create_held(address, encrypted=encrypted)
 
-    def create_held(self, address: Address) -> bool:
+    def create_held(self, address: Address, *, encrypted: bool | None = None) -> bool:
         """`create` for a caller who holds the lock of the address already."""
-        with self._hold_creation(address.user, f"create {address}"):
+        with self.hold_creation(address.user, f"create {address}"):
             folders.remove_remains(self.layout, address)
             if folders.exists(self.layout, address):
                 return False
-            self._build(address, None)
+            self._build(address, None, encrypted)
             return True
 
-    def create_filled(self, address: Address, fill: Callable[[str], None]) -> None:
-        """Make a new address whose keystore `fill(path)` writes into before anybody can see it."""
+    def create_filled(
+        self, address: Address, fill: Callable[[str, Secret | None], None], *, encrypted: bool | None = None
+    ) -> None:
+        """Make a new address whose keystore `fill(folder, secret)` writes into before anybody can see it."""
         self.prepare_root()
         with self.hold_all(f"create {address}", address):
             folders.remove_remains(self.layout, address)
             if folders.exists(self.layout, address):
                 raise AddressExistsError(f"address {address} exists already")
-            self._build(address, fill)
+            self._build(address, fill, encrypted)
 
-    def _build(self, address: Address, fill: Callable[[str], None] | None) -> None:
+    def _build(
+        self, address: Address, fill: Callable[[str, Secret | None], None] | None, encrypted: bool | None
+    ) -> None:
         """Stage, publish and register an address, all under its locks: a row must not outlive a deletion."""
         folders.check_no_twin(self.layout, address)
         at_ms = self._clock.wall_ms()
-        staged = folders.stage(self.layout, address, at_ms)
-        _step("create.staged")
+        sealed = ciphers.encrypts_new(self.layout) if encrypted is None else encrypted
+        secret = ciphers.new_secret(self.layout, address, at_ms) if sealed else None
         try:
-            if fill is not None:
-                fill(staged.folder.path)
-            staged.publish()
+            staged = folders.stage(self.layout, address, at_ms, secret)
+            step("create.staged")
+            try:
+                if fill is not None:
+                    fill(staged.folder.path, secret)
+                staged.publish()
+            except BaseException:
+                staged.discard()
+                folders.remove_empty_user(self.layout, address.user)
+                raise
         except BaseException:
-            staged.discard()
-            folders.remove_empty_user(self.layout, address.user)
+            if secret is not None:
+                ciphers.keys_of(self.layout).destroy(secret.record)
             raise
-        _step("create.published")
+        step("create.published")
         if self._registrar is not None:
             self._registrar.created(address, at_ms)
         event("address.created", address=address)
-        _step("create.registered")
+        step("create.registered")
         reserve.keep(self.layout)
 
     def delete(self, address: Address) -> bool:
@@ -257,7 +280,7 @@ class Lifecycle:
         if not folders.exists(self.layout, address) and not self._remains_of(address):
             return False
         self.prepare_root()
-        with self.hold_all(f"delete {address}", address):
+        with self.hold_all(f"delete {address}", address, sealed=True):
             self.check_no_sessions(address)
             # Old contents that lost their place are the address, too: back with them, then away with all.
             folders.remove_remains(self.layout, address)
@@ -266,18 +289,46 @@ class Lifecycle:
             found = folders.exists(self.layout, address)
             if found and self._registrar is not None:
                 self._registrar.deleting(address)
-            _step("delete.marked")
+            step("delete.marked")
+            self._shred(address)
+            step("delete.shredded")
             folders.to_trash(self.layout, address)
-            _step("delete.moved")
+            step("delete.moved")
             if self._registrar is not None:
                 self._registrar.deleted(address)
-            _step("delete.forgotten")
+            step("delete.forgotten")
             folders.remove_remains(self.layout, address)
-            _step("delete.emptied")
+            step("delete.emptied")
             folders.remove_empty_user(self.layout, address.user)
             if found:
                 event("address.deleted", address=address)
             return found
+
+    def _shred(self, address: Address) -> None:
+        """Destroy the key record of an address, if it has one: what is encrypted is gone with it, backups as well."""
+        try:
+            with open_root(self.layout.root, *self.layout.address_parts(address)) as folder:
+                record = ciphers.record_in(self.layout, folder)
+        except FileNotFoundError:
+            return
+        if record is not None:
+            ciphers.keys_of(self.layout).destroy(record)
+            event("address.shredded", address=address, record=record)
+
+    def is_shredded(self, address: Address) -> bool:
+        """True for an encrypted address whose key record is gone: by a deletion that was killed, or lost."""
+        try:
+            with open_root(self.layout.root, *self.layout.address_parts(address)) as folder:
+                record = ciphers.name_in(self.layout, folder) and ciphers.record_in(self.layout, folder)
+        except FileNotFoundError:
+            return False
+        return record is not None and record not in ciphers.keys_of(self.layout).ids()
+
+    def finish_deletion(self, address: Address) -> None:
+        """Take a deletion to its end that was killed after the key record went; the caller holds the locks."""
+        folders.to_trash(self.layout, address)
+        folders.remove_remains(self.layout, address)
+        folders.remove_empty_user(self.layout, address.user)
 
     def _remains_of(self, address: Address) -> bool:
         return any(owner == address for owner, _ in folders.remains(self.layout))
@@ -301,14 +352,22 @@ class Lifecycle:
             folders.forget_kept(self.layout, old)
             if self._registrar is not None:
                 self._registrar.renaming(old, new)
-            _step("rename.marked")
+            step("rename.marked")
             folders.move(self.layout, old, new)
-            _step("rename.moved")
+            step("rename.moved")
+            self._rename_record(new)
             if self._registrar is not None:
                 self._registrar.renamed(old, new)
             event("address.renamed", address=old, new=new)
-            _step("rename.registered")
+            step("rename.registered")
             folders.remove_empty_user(self.layout, old.user)
+
+    def _rename_record(self, address: Address) -> None:
+        """Say in the key record what its address is called now: for people, and for a restore of a lost address."""
+        with open_root(self.layout.root, *self.layout.address_parts(address)) as folder:
+            record = ciphers.record_in(self.layout, folder)
+        if record is not None:
+            ciphers.keys_of(self.layout).rename(record, address)
 
     def keep_history(self, address: Address, keep: bool) -> None:
         """Say whether the journal of an address keeps the values of what is set from now on: for time travel."""
@@ -323,27 +382,36 @@ class Lifecycle:
         event("address.history", address=address, kept=keep)
 
     def restore(
-        self, address: Address, build: Callable[[Folder], int], purpose: str = "restore", done: str = "restored"
+        self,
+        address: Address,
+        build: Callable[[Folder, Secret | None], tuple[int, Mapping[str, str]]],
+        purpose: str = "restore",
+        done: str = "restored",
+        *,
+        like: str | None = None,
     ) -> str | None:
         """Put another keystore in the place of an address's, or make the address; return what keeps the old one.
 
-        `build` fills the folder, which nobody sees yet, with keystore and metadata, and returns when the address was
-        created. Refused while sessions are at the address. After a crash at any step the old contents are in their
-        place, or the new ones. `purpose` and `done` say what it is for, to whoever waits and in the log.
+        `build` puts a keystore, which the secret opens, into the folder, which nobody sees yet, and returns when the
+        address was created and its labels. Refused while sessions are at the address. After a crash at any step the
+        old contents are in their place, or the new ones. `purpose` and `done` say what it is for, to whoever waits and
+        in the log; `like` names the secret of what is put in (see `ciphers.secret_for_restore`).
         """
         self.prepare_root()
         with self.hold(address, f"{purpose} {address}"):
             self.check_no_sessions(address)
             folders.remove_remains(self.layout, address)
             staged = folders.stage_nothing(self.layout, address)
-            _step("restore.begun")
+            step("restore.begun")
             try:
-                created_at_ms = build(staged.folder)
-                _step("restore.staged")
-                with self._hold_creation(address.user, f"{purpose} {address}"):
+                secret, name = self._secret_for_restore(address, like)
+                created_at_ms, labels = build(staged.folder, secret)
+                staged.folder.create(METADATA_FILE, metadata.image(created_at_ms, labels, name))
+                step("restore.staged")
+                with self.hold_creation(address.user, f"{purpose} {address}"):
                     if not folders.exists(self.layout, address):
                         folders.check_no_twin(self.layout, address)
-                    old = staged.replace(self._clock.wall_ms(), lambda: _step("restore.aside"))
+                    old = staged.replace(self._clock.wall_ms(), lambda: step("restore.aside"))
             except BaseException:
                 if folders.exists(self.layout, address):
                     staged.discard()
@@ -353,12 +421,21 @@ class Lifecycle:
                     folders.remove_remains(self.layout, address)
                     folders.remove_empty_user(self.layout, address.user)
                 raise
-            _step("restore.placed")
+            step("restore.placed")
             if self._registrar is not None:
                 self._registrar.created(address, created_at_ms)
             event(f"address.{done}", address=address, kept=old)
-            _step("restore.registered")
+            step("restore.registered")
             return old
+
+    def _secret_for_restore(self, address: Address, like: str | None) -> tuple[Secret | None, str | None]:
+        now_ms = self._clock.wall_ms()
+        try:
+            folder = open_root(self.layout.root, *self.layout.address_parts(address))
+        except FileNotFoundError:
+            return ciphers.secret_for_restore(self.layout, address, None, now_ms, like)
+        with folder:
+            return ciphers.secret_for_restore(self.layout, address, folder, now_ms, like)
 
     def undo_restore(self, address: Address, *, redo: bool = False) -> bool:
         """Change an address with what its last restore put aside, or with `redo` its last undo; False without one.
@@ -378,7 +455,7 @@ class Lifecycle:
             if staged is None:
                 return False
             try:
-                staged.replace(self._clock.wall_ms(), lambda: _step("undo.aside"), undone=not redo)
+                staged.replace(self._clock.wall_ms(), lambda: step("undo.aside"), undone=not redo)
             finally:
                 staged.close()
             if self._registrar is not None:

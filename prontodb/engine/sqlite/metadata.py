@@ -20,7 +20,7 @@ _FIELDS = frozenset({"format", "created_at", "encryption", "labels"})
 
 
 class Metadata(Value):
-    """What metadata.json says: `encryption` is the id of the keystore's key, None when it is plain."""
+    """What metadata.json says: `encryption` is the name of its secret (see `ciphers`), None when it has none."""
 
     __slots__ = ("created_at_ms", "encryption", "labels")
 
@@ -32,10 +32,10 @@ class Metadata(Value):
         self._fill(created_at_ms, encryption, labels)
 
 
-def image(created_at_ms: int, labels: Mapping[str, str] | None = None) -> bytes:
-    """Return a new address's metadata.json."""
+def image(created_at_ms: int, labels: Mapping[str, str] | None = None, encryption: str | None = None) -> bytes:
+    """Return an address's metadata.json; `encryption` is the name of its secret."""
     pairs = dict(labels or {})
-    fields: dict[str, object] = {"format": FORMAT, "created_at": created_at_ms, "encryption": None, "labels": pairs}
+    fields = {"format": FORMAT, "created_at": created_at_ms, "encryption": encryption, "labels": pairs}
     return (json.dumps(fields, indent=2) + "\n").encode()
 
 

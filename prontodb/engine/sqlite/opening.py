@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 
-from prontodb.engine.sqlite import schema
+from prontodb.engine.sqlite import ciphers, schema
 from prontodb.engine.sqlite.context import Target
 from prontodb.errors import (
     AddressGoneError,
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from prontodb.model.address import Address
     from prontodb.model.layout import Layout
     from prontodb.model.limits import Limits
+    from prontodb.model.secret import Secret
     from prontodb.storage.connection import Connection
 
     T = TypeVar("T")
@@ -138,11 +139,14 @@ def open_writer(
     path = layout.keystore_path(address)
 
     def opened(folder: Folder, found: os.stat_result) -> tuple[Connection, Target]:
+        secret = ciphers.secret_in(layout, folder)
         if _log_waits(folder):
             # A writer that closes plays the log into the file: first make sure, without writing, that both are ours.
-            reader = sqlite.connect(path, mode=sqlite.READ_ONLY, busy_timeout_ms=busy_timeout_ms)
+            reader = sqlite.connect(path, mode=sqlite.READ_ONLY, busy_timeout_ms=busy_timeout_ms, secret=secret)
             _checked(reader, path, found, log_waits=True).close()
-        connection = sqlite.connect(path, durability=durability, busy_timeout_ms=busy_timeout_ms, any_thread=any_thread)
+        connection = sqlite.connect(
+            path, durability=durability, busy_timeout_ms=busy_timeout_ms, any_thread=any_thread, secret=secret
+        )
         return _checked(connection, path, found), Target(path, (found.st_dev, found.st_ino), limits)
 
     return _steadily(layout, address, opened)
@@ -158,14 +162,17 @@ def open_reader(
     path = layout.keystore_path(address)
 
     def opened(folder: Folder, found: os.stat_result) -> tuple[Connection, tuple[int, int]]:
+        secret = ciphers.secret_in(layout, folder)
         try:
-            reader = sqlite.connect(path, mode=sqlite.READ_ONLY, busy_timeout_ms=busy_timeout_ms, any_thread=any_thread)
+            reader = sqlite.connect(
+                path, mode=sqlite.READ_ONLY, busy_timeout_ms=busy_timeout_ms, any_thread=any_thread, secret=secret
+            )
             connection = _checked(reader, path, found, log_waits=_log_waits(folder))
         except UnavailableError:
             # SQLite needs its shared-memory file even to read; where that cannot be made one way is left.
             if os.access(folder.path, os.W_OK):
                 raise
-            connection = _open_immutable(folder, path, found, any_thread)
+            connection = _open_immutable(folder, path, found, secret, any_thread=any_thread)
         return connection, (found.st_dev, found.st_ino)
 
     return _steadily(layout, address, opened)
@@ -204,7 +211,7 @@ def read_as_it_is(layout: Layout, address: Address, work: Callable[[Connection],
     def read(folder: Folder, found: os.stat_result) -> T:
         if _log_waits(folder):
             raise StorageFullError(f"no space left to read the log of {shown(path)}; nothing is lost, make some room")
-        connection = _open_immutable(folder, path, found, any_thread=False)
+        connection = _open_immutable(folder, path, found, ciphers.secret_in(layout, folder))
         try:
             result = work(connection)
         except sqlite.ERRORS as error:
@@ -222,7 +229,9 @@ def _log_waits(folder: Folder) -> bool:
     return wal is not None and wal.st_size > 0
 
 
-def _open_immutable(folder: Folder, path: str, found: os.stat_result, any_thread: bool) -> Connection:
+def _open_immutable(
+    folder: Folder, path: str, found: os.stat_result, secret: Secret | None, *, any_thread: bool = False
+) -> Connection:
     """Open a file that nobody can change; refuse where changes wait in a WAL (E3: false 'malformed')."""
     wal = folder.stat(KEYSTORE_FILE + "-wal")
     if wal is not None and wal.st_size > 0:
@@ -230,7 +239,7 @@ def _open_immutable(folder: Folder, path: str, found: os.stat_result, any_thread
             f"{shown(path)} has commits in its -wal that a read-only folder cannot recover; "
             "make the folder writable for one 'prontodb doctor', or copy it elsewhere"
         )
-    connection = _unchanging(path, found, any_thread=any_thread)
+    connection = _unchanging(path, found, secret, any_thread=any_thread)
     try:
         _check_unchanged(folder, path, found)
     except BaseException:
@@ -239,10 +248,11 @@ def _open_immutable(folder: Folder, path: str, found: os.stat_result, any_thread
     return connection
 
 
-def _unchanging(path: str, found: os.stat_result, *, any_thread: bool = False) -> Connection:
+def _unchanging(path: str, found: os.stat_result, secret: Secret | None, *, any_thread: bool = False) -> Connection:
     """Open the file alone, as if nobody could change it: without its log, its index and any lock."""
     # SQLite reports no journal mode of a file that it takes for immutable.
-    return _checked(sqlite.connect(path, mode=sqlite.IMMUTABLE, any_thread=any_thread), path, found, wal=False)
+    connection = sqlite.connect(path, mode=sqlite.IMMUTABLE, any_thread=any_thread, secret=secret)
+    return _checked(connection, path, found, wal=False)
 
 
 def _check_unchanged(folder: Folder, path: str, found: os.stat_result) -> None:
@@ -280,7 +290,7 @@ def _check_log(connection: Connection, path: str, found: os.stat_result) -> None
     A log names no file. Played into another one it would mix two addresses, and all checksums would be right.
     """
     try:
-        alone = _unchanging(path, found)
+        alone = _unchanging(path, found, connection.secret)
         try:
             incarnation, rev, chain = sqlite.one(alone, _ALONE) or (None, None, None)
         finally:

@@ -9,7 +9,7 @@ from prontodb.engine.sqlite.increment import Walk
 from prontodb.engine.sqlite.snapshot import mark_of
 from prontodb.engine.sqlite.transactions import HISTORY, LIFETIME, checksum
 from prontodb.errors import CorruptError
-from prontodb.storage.connection import one
+from prontodb.storage.connection import chain_key, one
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -59,7 +59,7 @@ def carry_on(staged: Connection, rows: Iterable[JournalRow]) -> Mark:
 
     Each row is a commit, or a part of one, so the result is what the keystore was at that instant.
     """
-    walk = Walk(mark_of(staged)[0])
+    walk = Walk(mark_of(staged)[0], chain_key(staged))
     for row in rows:
         walk.step(row)
         staged.execute(_PUT_JOURNAL, row).close()

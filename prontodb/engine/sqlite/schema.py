@@ -7,6 +7,12 @@ import os
 from prontodb.storage import connection as sqlite
 from prontodb.storage.files import Folder
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from prontodb.model.secret import Secret
+
 APPLICATION_ID = 0x50724442  # "PrDB"
 FORMAT = 1
 
@@ -37,21 +43,34 @@ CHAIN_BYTES = 16
 CHAIN_START = bytes(CHAIN_BYTES)
 
 
+_META = (
+    "INSERT INTO meta (id, floor, floor_chain, epoch, incarnation, token_epoch, history, audit) "
+    "VALUES (1, 0, ?, ?, ?, 0, 0, 1)"
+)
+
+
 def build_template(folder: Folder, name: str) -> None:
-    """Write an empty keystore of this format into the existing empty file `name`: the one place that runs DDL."""
-    meta = (
-        "INSERT INTO meta (id, floor, floor_chain, epoch, incarnation, token_epoch, history, audit) "
-        "VALUES (1, 0, ?, ?, ?, 0, 0, 1)"
-    )
+    """Write an empty keystore, with placeholders in it, into the existing empty file `name`."""
+    build(f"{folder.path}/{name}", ((_META, (CHAIN_START, int.from_bytes(_EPOCH_PLACEHOLDER), _PLACEHOLDER)),), None)
+
+
+def build_encrypted(path: str, secret: Secret) -> None:
+    """Make an empty file an empty keystore that only its secret opens: no template, since no page of it repeats."""
+    build(path, ((_META, (CHAIN_START, first_epoch(), os.urandom(INCARNATION_BYTES))),), secret)
+
+
+def build(path: str, inserts: Sequence[tuple[str, Sequence[object]]], secret: Secret | None) -> None:
+    """Make an empty file a keystore of this format and put something in: the one place that runs DDL."""
     sqlite.build(
-        f"{folder.path}/{name}",
+        path,
         ("page_size=4096", "auto_vacuum=INCREMENTAL"),
         (
             *((statement, ()) for statement in _STATEMENTS),
             (f"PRAGMA application_id={APPLICATION_ID}", ()),
             (f"PRAGMA user_version={FORMAT}", ()),
-            (meta, (CHAIN_START, int.from_bytes(_EPOCH_PLACEHOLDER), _PLACEHOLDER)),
+            *inserts,
         ),
+        secret=secret,
     )
 
 

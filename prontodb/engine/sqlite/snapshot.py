@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from prontodb.model.address import Address
     from prontodb.model.layout import Layout
+    from prontodb.model.secret import Secret
     from prontodb.storage.connection import Connection
     from prontodb.storage.files import Folder
 
@@ -45,6 +46,8 @@ class State:
     digest: Digest
     contradictions: tuple[str, ...]
     """Where it contradicts itself, as somebody left it: the copy is faithful, and the doctor says the same."""
+    secret: Secret | None
+    """What opens it."""
 
 
 def mark_of(connection: Connection) -> tuple[Mark, int]:
@@ -77,7 +80,11 @@ def copy_whole(
         raise CopyFullError(str(error)) from error
     target = f"{folder.path}/{name}"
 
+    secret: Secret | None = None
+
     def work(connection: Connection) -> None:
+        nonlocal secret
+        secret = connection.secret
         look(connection)
         try:
             sqlite.vacuum_into(connection, target, stop)
@@ -87,7 +94,7 @@ def copy_whole(
     # On a full disk this reads as well as can be: a copy to another one is what is wanted then.
     opening.read(layout, address, work, busy_timeout_ms=busy_timeout_ms)
     folder.sync_file(name)
-    return state_of(target, stop=stop)
+    return state_of(target, secret, stop=stop)
 
 
 def _of_whom(error: Exception, path: str, target: str) -> ProntoError:
@@ -118,9 +125,9 @@ def _is_too_large(path: str, target: str) -> bool:
     return False
 
 
-def open_copy(path: str) -> Connection:
+def open_copy(path: str, secret: Secret | None = None) -> Connection:
     """Open a whole copy for reading: nobody changes it, so no lock is taken and nothing is left beside it."""
-    connection = sqlite.connect(path, mode=sqlite.IMMUTABLE)
+    connection = sqlite.connect(path, mode=sqlite.IMMUTABLE, secret=secret)
 
     def check() -> None:
         schema.check(connection, path, wal=False)
@@ -129,9 +136,9 @@ def open_copy(path: str) -> Connection:
     return sqlite.checked(connection, path, check)
 
 
-def open_aside(path: str) -> Connection:
+def open_aside(path: str, secret: Secret | None = None) -> Connection:
     """Open for reading a keystore that a restore has put aside, with what its log holds."""
-    connection = sqlite.connect(path, mode=sqlite.READ_ONLY)
+    connection = sqlite.connect(path, mode=sqlite.READ_ONLY, secret=secret)
 
     def check() -> None:
         schema.check(connection, path)
@@ -140,9 +147,9 @@ def open_aside(path: str) -> Connection:
     return sqlite.checked(connection, path, check)
 
 
-def state_of(path: str, *, stop: Callable[[], bool] = lambda: False) -> State:
+def state_of(path: str, secret: Secret | None = None, *, stop: Callable[[], bool] = lambda: False) -> State:
     """Read a whole copy from end to end, SQLite's own check and every entry; return what it holds."""
-    connection = open_copy(path)
+    connection = open_copy(path, secret)
     try:
         _check_pages(connection, path)
         digest = digest_of(connection, stop)
@@ -150,7 +157,7 @@ def state_of(path: str, *, stop: Callable[[], bool] = lambda: False) -> State:
         contradictions = inspection.contradictions(connection, path)
         if stop():
             raise StoppedError("the work was stopped")
-        return State(mark=mark, floor=floor, digest=digest, contradictions=tuple(contradictions))
+        return State(mark=mark, floor=floor, digest=digest, contradictions=tuple(contradictions), secret=secret)
     except sqlite.ERRORS as error:
         raise sqlite.translated(error, path) from error
     finally:
@@ -166,12 +173,14 @@ def last_change_ms(connection: Connection) -> int | None:
 # Making one a keystore again
 
 
-def open_staged(path: str, *, unlogged: bool = False) -> Connection:
+def open_staged(
+    path: str, secret: Secret | None = None, *, unlogged: bool = False, any_thread: bool = False
+) -> Connection:
     """Open a whole copy that nobody else can see yet, to be changed; losing it to a crash loses nothing.
 
     `unlogged`: an error in the middle loses it too, and nothing is written twice.
     """
-    connection = sqlite.connect(path)
+    connection = sqlite.connect(path, any_thread=any_thread, secret=secret)
 
     def check() -> None:
         schema.check(connection, path, wal=False)
@@ -200,7 +209,7 @@ def _check_pages(connection: Connection, path: str) -> None:
             raise CorruptError(f"{shown(path)} is damaged: {shown(line)}")
 
 
-def make_new(path: str) -> None:
+def make_new(path: str, secret: Secret | None = None) -> None:
     """Make a staged copy a keystore of its own: another incarnation, a new epoch, nobody's session, in WAL mode.
 
     Everything is in the file itself and synced when this returns, and nothing lies beside it.
@@ -213,4 +222,5 @@ def make_new(path: str) -> None:
             ("DELETE FROM revoked", ()),
             ("UPDATE meta SET incarnation = ?, epoch = ?, lock_device = NULL, lock_inode = NULL", (incarnation, epoch)),
         ),
+        secret=secret,
     )

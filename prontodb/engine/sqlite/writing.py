@@ -378,7 +378,9 @@ class Group:
         for session, first, records in self.journal:
             text = _to_json(records)
             last = first + len(records) - 1
-            context.chain = next_chain(context.chain, last, first, self.now_ms, session, text)
+            context.chain = next_chain(
+                context.chain, last, first, self.now_ms, session, text, sqlite.chain_key(self.connection)
+            )
             self._run(_JOURNAL, (last, first, self.now_ms, session, text, context.chain))
         context.revision = self.revision
         context.highest_id += len(upserts)

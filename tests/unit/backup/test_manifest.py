@@ -235,8 +235,8 @@ def test_a_piece_with_a_field_of_another_type_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize("place", ["manifest", "piece"])
 def test_a_field_that_is_missing_or_unknown_is_refused(place: str) -> None:
-    whole = manifest(piece())
-    names = [field.name for field in fields(Manifest if place == "manifest" else Piece)]
+    whole = manifest(piece(encryption="0123456789abcdef-1"))
+    names = [field.name for field in fields(Manifest if place == "manifest" else Piece) if field.name != "encryption"]
     for name in names:
         own = plain(whole)
         del (own if place == "manifest" else own["pieces"][0])[name]

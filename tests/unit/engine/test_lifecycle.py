@@ -23,7 +23,7 @@ from tests.roots import killed_at, together
 ONE, OTHER = Address("agent1", "prod"), Address("agent2", "test")
 
 CREATING = ("create.staged", "create.published", "create.registered")
-DELETING = ("delete.marked", "delete.moved", "delete.forgotten", "delete.emptied")
+DELETING = ("delete.marked", "delete.shredded", "delete.moved", "delete.forgotten", "delete.emptied")
 RENAMING = ("rename.marked", "rename.moved", "rename.registered")
 
 
@@ -137,7 +137,7 @@ def test_renaming_never_overwrites_and_needs_something_to_rename(root: Path) -> 
 def test_a_filled_address_appears_complete_or_not_at_all(root: Path) -> None:
     parts = Parts(root)
 
-    def fail(path: str) -> None:
+    def fail(path: str, _secret: object) -> None:
         assert os.path.exists(f"{path}/keystore.db")
         assert not parts.lifecycle.exists(ONE)
         raise StorageFullError("the disk is full")
@@ -147,11 +147,11 @@ def test_a_filled_address_appears_complete_or_not_at_all(root: Path) -> None:
     assert not parts.lifecycle.exists(ONE)
     assert is_clean(root)
     seen: list[str] = []
-    parts.lifecycle.create_filled(ONE, seen.append)
+    parts.lifecycle.create_filled(ONE, lambda path, _: seen.append(path))
     assert len(seen) == 1
     assert is_clean(root)
     with pytest.raises(AddressExistsError):
-        parts.lifecycle.create_filled(ONE, seen.append)
+        parts.lifecycle.create_filled(ONE, lambda path, _: seen.append(path))
 
 
 # Killed at any step
@@ -162,7 +162,7 @@ def test_the_steps_below_are_all_there_are(root: Path) -> None:
     assert steps_of(lambda: lifecycle.create(ONE)) == CREATING
     assert steps_of(lambda: lifecycle.rename(ONE, OTHER)) == RENAMING
     assert steps_of(lambda: lifecycle.delete(OTHER)) == DELETING
-    assert steps_of(lambda: lifecycle.create_filled(ONE, lambda _folder: None)) == CREATING
+    assert steps_of(lambda: lifecycle.create_filled(ONE, lambda _folder, _secret: None)) == CREATING
 
 
 @pytest.mark.parametrize("step", CREATING)
@@ -184,7 +184,7 @@ def test_a_killed_deletion_leaves_the_whole_address_or_nothing(root: Path, step:
     fill(root, "agent1/prod", {"k": "v"})
     with killed_at(step):
         Parts(root).lifecycle.delete(ONE)
-    there = step == "delete.marked"
+    there = step in ("delete.marked", "delete.shredded")
     assert value(root, "agent1/prod", "k") == ("v" if there else None)
     assert Parts(root).listed() == ({"agent1/prod": "active"} if there else {})
     assert is_clean(root)

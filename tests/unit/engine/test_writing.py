@@ -439,6 +439,8 @@ class Named(sqlite.Error):  # type: ignore[misc]
 class FailingCommit:
     """A connection whose COMMIT fails: what a broken disk does, without one."""
 
+    secret = None
+
     def __init__(self, store: Store, name: str) -> None:
         self._connection, self._name = store.connection, name
 
