@@ -73,8 +73,8 @@ class Keyring:
                 f"address, or is lost; bring it back: prontodb keys import FILE"
             ) from None
 
-    def of_address(self, address: object) -> Record | None:
-        """Return the record that says it is an address's; None when there is none, `CorruptError` when two say so."""
+    def of_address(self, address: object) -> list[Record]:
+        """Return the records that say that they are an address's; of one that is encrypted it is one."""
         found: list[Record] = []
         for record in self.ids():
             try:
@@ -83,11 +83,12 @@ class Keyring:
                 continue  # gone at this moment, or damaged, which is said of its own address
             if one.address == str(address):
                 found.append(one)
-        if len(found) > 1:
-            raise CorruptError(
-                f"{len(found)} key records say that they are of {address}: 'prontodb keys list' shows them"
-            )
-        return found[0] if found else None
+        return found
+
+    def of_path(self, folder: str) -> tuple[str, int] | None:
+        """Return the record and newest generation of the address in a folder, found by what the records say."""
+        found = self.of_address("/".join(folder.split("/")[-2:]))
+        return (found[0].id, self.keys(found[0]).generations[-1]) if len(found) == 1 else None
 
     def is_of(self, record: str, address: object) -> bool:
         """True when there is such a record, and it says that it is the address's."""

@@ -108,6 +108,7 @@ def test_a_keystore_without_entries_and_one_whose_entries_all_went_are_held_too(
     assert (found["c/empty"]["entries"], found["a/x"]["entries"]) == ([], [])
 
 
+@pytest.mark.plain("it reads the file from another process")
 def test_what_a_manifest_says_of_a_keystore_is_so(shop: Root) -> None:
     (shop.path / "addresses/a/x/metadata.json").write_text(
         json.dumps({"format": 1, "created_at": 77, "encryption": None, "labels": {"team": "ä"}})
@@ -123,6 +124,7 @@ def test_what_a_manifest_says_of_a_keystore_is_so(shop: Root) -> None:
 # Addresses that come and go
 
 
+@pytest.mark.plain("to delete an encrypted address is to make its backups unreadable")
 def test_new_deleted_and_renamed_addresses_are_as_they_were_at_each_backup(shop: Root, tmp_path: Path) -> None:
     made = [(shop.full(), shop.states())]
     done(shop.at("c/new").set("k", "v"))
@@ -244,6 +246,7 @@ def test_a_hint_of_another_look_of_the_file_is_not_believed(shop: Root, tmp_path
     assert counts(shop.backup()) == (0, 1, 3)
 
 
+@pytest.mark.plain("to delete an encrypted address is to make its backups unreadable")
 def test_a_hint_of_a_place_that_no_backup_has_seen_does_not_pass_for_unchanged(shop: Root, tmp_path: Path) -> None:
     shop.full()
     address = Address("a", "x")
@@ -262,6 +265,7 @@ def test_a_hint_of_a_place_that_no_backup_has_seen_does_not_pass_for_unchanged(s
 # Damage of the source
 
 
+@pytest.mark.plain("it operates on the file itself")
 @pytest.mark.parametrize(
     ("full", "damage"),
     [
@@ -307,6 +311,7 @@ def test_a_damaged_address_is_named_keeps_nobody_from_the_others_and_its_last_go
     assert shop.backup().failed == ()
 
 
+@pytest.mark.plain("it operates on the file itself")
 @pytest.mark.parametrize("change", ["UPDATE journal SET at = at + 1", "UPDATE meta SET epoch = 'x'"])
 def test_a_keystore_that_contradicts_itself_is_copied_as_it_is_and_told(
     shop: Root, tmp_path: Path, change: str

@@ -195,6 +195,7 @@ def test_the_mistake_of_a_minute_ago_is_undone_from_a_shell(root: Path) -> None:
     assert cli.ok("get", "plan", *at).text == "better"
 
 
+@pytest.mark.plain("it looks at the chain itself")
 def test_after_a_restore_what_came_before_and_after_it_can_both_be_reached(shop: Root, tmp_path: Path) -> None:
     before, after = Diary(shop), Diary(shop)
     before.live(0)

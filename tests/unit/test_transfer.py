@@ -111,6 +111,7 @@ def test_an_entry_that_expires_while_an_export_is_read_is_left_out(stores: Store
     assert [line.get("key", line.get("count")) for line in done(read_slowly())] == [None, "k000", 1]
 
 
+@pytest.mark.plain("it operates on the file itself")
 def test_an_export_that_meets_a_damaged_entry_has_no_end(stores: Stores) -> None:
     keystore = filled(stores, "a/b", 3)
     path = stores.root + "/addresses/a/b/keystore.db"

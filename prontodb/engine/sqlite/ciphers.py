@@ -23,19 +23,29 @@ PLAIN = 0
 
 
 def name_in(layout: Layout, folder: Folder) -> str | None:
-    """Return the name of the secret that opens the keystore in a folder; None for a plain one.
+    """Return the name of the secret that opens the keystore in a folder; None for a plain one."""
+    found = _named(layout, folder)
+    return None if found is None or found[1] == PLAIN else secret_name(*found)
 
-    Damaged metadata names none: a plain keystore works without it.
-    """
-    if not _has_secrets(layout) or folder.stat(METADATA_FILE) is None:
+
+def _named(layout: Layout, folder: Folder) -> tuple[str, int] | None:
+    """Return the record and the generation that belong to the keystore in a folder; None when it has none."""
+    # One look at a folder's name: a root without encrypted addresses pays for nothing more.
+    if not os.path.lexists(layout.path(KEYS)):
         return None
     from prontodb.engine.sqlite import metadata
 
     try:
         name = metadata.read(folder).encryption
     except CorruptError:
+        # A plain keystore works without its metadata; an encrypted one does if a key record says whose it is.
+        return keys_of(layout).of_path(folder.path)
+    if name is None:
         return None
-    return None if name is None or _generation(name) == PLAIN else name
+    parsed = parsed_name(name)
+    if parsed is None:
+        raise CorruptError(f"{folder.path}/{METADATA_FILE} names a secret that is none of ours")
+    return parsed
 
 
 def secret_in(layout: Layout, folder: Folder) -> Secret | None:
@@ -65,16 +75,8 @@ def keys_of(layout: Layout) -> Keys:
 
 def record_in(layout: Layout, folder: Folder) -> str | None:
     """Return the key record of the address in a folder, also of one that was decrypted; None when it has none."""
-    if not _has_secrets(layout) or folder.stat(METADATA_FILE) is None:
-        return None
-    from prontodb.engine.sqlite import metadata
-
-    try:
-        name = metadata.read(folder).encryption
-    except CorruptError:
-        return None
-    parsed = None if name is None else parsed_name(name)
-    return None if parsed is None else parsed[0]
+    found = _named(layout, folder)
+    return None if found is None else found[0]
 
 
 def new_secret(layout: Layout, address: Address, now_ms: int, record: str | None = None) -> Secret:
@@ -114,15 +116,3 @@ def encrypts_new(layout: Layout) -> bool:
 def plain_name(record: str | None) -> str | None:
     """Return what the metadata of a plain address says: nothing, or the record that its backups need."""
     return None if record is None else secret_name(record, PLAIN)
-
-
-def _has_secrets(layout: Layout) -> bool:
-    # One look at a folder's name: a root without encrypted addresses pays for nothing more.
-    return os.path.lexists(layout.path(KEYS))
-
-
-def _generation(name: str) -> int:
-    parsed = parsed_name(name)
-    if parsed is None:
-        raise CorruptError(f"{METADATA_FILE} names a secret that is none of ours")
-    return parsed[1]
