@@ -257,8 +257,7 @@ def set_wal_mode(layout: Layout, address: Address) -> None:
 def _connect(layout: Layout, address: Address, mode: str) -> Connection:
     path = layout.keystore_path(address)
     with opening.open_folder(layout, address) as folder:
-        opening.check_files(folder, address)
-        connection = sqlite.connect(path, mode=mode)
+        connection = sqlite.connect(path, mode=mode, found=opening.check_files(folder, address))
     return sqlite.checked(connection, path, lambda: schema.check(connection, path, wal=False))
 
 

@@ -140,9 +140,11 @@ def open_writer(
     def opened(folder: Folder, found: os.stat_result) -> tuple[Connection, Target]:
         if _log_waits(folder):
             # A writer that closes plays the log into the file: first make sure, without writing, that both are ours.
-            reader = sqlite.connect(path, mode=sqlite.READ_ONLY, busy_timeout_ms=busy_timeout_ms)
+            reader = sqlite.connect(path, mode=sqlite.READ_ONLY, busy_timeout_ms=busy_timeout_ms, found=found)
             _checked(reader, path, found, log_waits=True).close()
-        connection = sqlite.connect(path, durability=durability, busy_timeout_ms=busy_timeout_ms, any_thread=any_thread)
+        connection = sqlite.connect(
+            path, durability=durability, busy_timeout_ms=busy_timeout_ms, any_thread=any_thread, found=found
+        )
         return _checked(connection, path, found), Target(path, (found.st_dev, found.st_ino), limits)
 
     return _steadily(layout, address, opened)
@@ -159,11 +161,13 @@ def open_reader(
 
     def opened(folder: Folder, found: os.stat_result) -> tuple[Connection, tuple[int, int]]:
         try:
-            reader = sqlite.connect(path, mode=sqlite.READ_ONLY, busy_timeout_ms=busy_timeout_ms, any_thread=any_thread)
+            reader = sqlite.connect(
+                path, mode=sqlite.READ_ONLY, busy_timeout_ms=busy_timeout_ms, any_thread=any_thread, found=found
+            )
             connection = _checked(reader, path, found, log_waits=_log_waits(folder))
         except UnavailableError:
             # SQLite needs its shared-memory file even to read; where that cannot be made one way is left.
-            if os.access(folder.path, os.W_OK):
+            if os.access(".", os.W_OK, dir_fd=folder.fd):
                 raise
             connection = _open_immutable(folder, path, found, any_thread)
         return connection, (found.st_dev, found.st_ino)
@@ -242,7 +246,8 @@ def _open_immutable(folder: Folder, path: str, found: os.stat_result, any_thread
 def _unchanging(path: str, found: os.stat_result, *, any_thread: bool = False) -> Connection:
     """Open the file alone, as if nobody could change it: without its log, its index and any lock."""
     # SQLite reports no journal mode of a file that it takes for immutable.
-    return _checked(sqlite.connect(path, mode=sqlite.IMMUTABLE, any_thread=any_thread), path, found, wal=False)
+    connection = sqlite.connect(path, mode=sqlite.IMMUTABLE, any_thread=any_thread, found=found)
+    return _checked(connection, path, found, wal=False)
 
 
 def _check_unchanged(folder: Folder, path: str, found: os.stat_result) -> None:
