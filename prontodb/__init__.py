@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from prontodb.model.address import Address as Address
     from prontodb.model.entry import Entry as Entry
     from prontodb.model.operation import Change as Change
+    from prontodb.model.quotas import Quota as Quota
     from prontodb.model.settings import Settings as Settings
 
 _HOMES = {
@@ -26,6 +27,7 @@ _HOMES = {
     "Change": ("prontodb.model.operation", "Change"),
     "Entry": ("prontodb.model.entry", "Entry"),
     "Keystore": ("prontodb.keystore", "Keystore"),
+    "Quota": ("prontodb.model.quotas", "Quota"),
     "SessionManager": ("prontodb.manager", "SessionManager"),
     "Settings": ("prontodb.model.settings", "Settings"),
     "disable_logging": ("prontodb.log", "disable"),
@@ -38,6 +40,7 @@ __all__ = [
     "Change",
     "Entry",
     "Keystore",
+    "Quota",
     "SessionManager",
     "Settings",
     "blocking",

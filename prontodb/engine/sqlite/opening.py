@@ -134,8 +134,8 @@ def open_writer(
     busy_timeout_ms: int = 0,
     any_thread: bool = False,
 ) -> tuple[Connection, Target]:
-    """Open the keystore of `address` for writing."""
-    path = layout.keystore_path(address)
+    """Open the keystore of `address` for writing, under the limits that are its own."""
+    path, limits = layout.keystore_path(address), limits.at(address)
 
     def opened(folder: Folder, found: os.stat_result) -> tuple[Connection, Target]:
         if _log_waits(folder):
@@ -145,7 +145,12 @@ def open_writer(
         connection = sqlite.connect(
             path, durability=durability, busy_timeout_ms=busy_timeout_ms, any_thread=any_thread, found=found
         )
-        return _checked(connection, path, found), Target(path, (found.st_dev, found.st_ino), limits)
+        near = None
+        if limits.max_entries is not None or limits.max_keystore_bytes is not None:
+            from prontodb.engine.sqlite import quotas  # few addresses have any
+
+            near = quotas.Nearness(address, path, limits)
+        return _checked(connection, path, found), Target(path, (found.st_dev, found.st_ino), limits, near)
 
     return _steadily(layout, address, opened)
 
