@@ -18,8 +18,8 @@ SYNTAX = {
             "Prints every setting of this root as name=value, and what differs from the default on "
             "stderr, then the rules of its quotas; --json adds default and meaning. Settings stand in "
             "registry/global_config.json:\n"
-            '{"format": 1, "settings": {"max_value_bytes": 1048576}, "quotas": [{"addresses": "agent1/*", "max_entries": '
-            "1000}]}"
+            '{"format": 1, "settings": {"max_value_bytes": 1048576},\n'
+            ' "quotas": [{"addresses": "agent1/*", "max_entries": 1000}]}'
         ),
         examples=(("prontodb settings show", "max_value_bytes=16777216, ..."),),
     ),
