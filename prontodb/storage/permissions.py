@@ -83,7 +83,12 @@ def set_mode(name: str, found: os.stat_result, mode: int, *, dir_fd: int | None 
     fd = os.open(name, _NAMED | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
     try:
         now = os.fstat(fd)
-        if (now.st_dev, now.st_ino) != (found.st_dev, found.st_ino):
+        # The number alone may have been given to something else since.
+        if (now.st_dev, now.st_ino, stat.S_IFMT(now.st_mode)) != (
+            found.st_dev,
+            found.st_ino,
+            stat.S_IFMT(found.st_mode),
+        ):
             return False
         os.chmod(f"/proc/self/fd/{fd}", mode)  # chmod through the descriptor itself is refused for one that only names
     finally:
