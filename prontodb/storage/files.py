@@ -25,6 +25,7 @@ from prontodb.storage.permissions import (
     OTHERS_ANY,
     check_ours,
     command,
+    given_over,
     make_folder,
     moved_away,
     unlinked,
@@ -67,7 +68,7 @@ def translated(error: OSError, path: str) -> ProntoError:
             f"move it away with: {moved_away(path)}"
         )
     if error.errno in (errno.EACCES, errno.EPERM):
-        return UnavailableError(f"no permission for {place}; run as its owner ({_owner_hint(path)})")
+        return UnavailableError(f"no permission for {place}; run as its owner {_owner_hint(path)}")
     if error.errno in (errno.EMFILE, errno.ENFILE):
         return UnavailableError(f"cannot open {place}: {what}; raise 'ulimit -n' or lower max_open_keystores")
     return UnavailableError(f"cannot use {place}: {what}")
@@ -75,9 +76,10 @@ def translated(error: OSError, path: str) -> ProntoError:
 
 def _owner_hint(path: str) -> str:
     try:
-        return f"uid {os.lstat(path).st_uid}"
+        owner, us = os.lstat(path).st_uid, os.geteuid()
     except OSError:
-        return "see 'ls -ld' on it and the folders above it"
+        return "(see 'ls -ld' on it and the folders above it)"
+    return f"(uid {owner})" + ("" if owner == us else f", or have root give it over: {given_over(path)}")
 
 
 class Folder:

@@ -24,6 +24,11 @@ def command(program: str, path: str) -> str:
     return f"{program} {_quoted(path)}"
 
 
+def given_over(path: str) -> str:
+    """Return the command by which root gives a folder with all that is in it, or a file, to us."""
+    return command(f"chown -R {os.geteuid()}", path)
+
+
 def moved_away(path: str) -> str:
     """Return the command that moves what is in the way aside, and touches neither what it leads to nor its contents."""
     return f"mv {_quoted(path)} {_quoted(path + '.aside')}"
@@ -52,7 +57,7 @@ def check_ours(found: os.stat_result, path: str, fd: int, name: str | None = Non
     if found.st_uid != os.geteuid():
         raise UnsafePathError(
             f"{shown(path)} belongs to uid {found.st_uid}, not to us (uid {os.geteuid()}); "
-            f"have root give it over: {command(f'chown -R {os.geteuid()}', path)}"
+            f"have root give it over: {given_over(path)}"
         )
     if found.st_mode & OTHERS_WRITE:
         raise UnsafePathError(
