@@ -29,9 +29,11 @@ NEAR: dict[tuple[str, str], str] = {}
 # A row is one change at least, so that more rows than the limit cannot all be within it. Expired entries that a sweep
 # took away are nobody's writing; a row holds nothing else then.
 _RECENT = (
-    "SELECT at, rev - first_rev + 1 FROM (SELECT at, rev, first_rev, records FROM journal ORDER BY rev DESC LIMIT ?) "
-    "WHERE at > ? AND at < ? AND substr(records, 1, 10) <> '[[\"expire\"' ORDER BY at"
+    "FROM (SELECT at, rev, first_rev, records FROM journal ORDER BY rev DESC LIMIT ?) "
+    "WHERE at > ? AND at < ? AND substr(records, 1, 10) <> '[[\"expire\"'"
 )
+_COUNT = f"SELECT coalesce(sum(rev - first_rev + 1), 0) {_RECENT}"
+_EACH = f"SELECT at, rev - first_rev + 1 {_RECENT} ORDER BY at"
 
 
 def used_bytes(connection: Connection) -> int:
@@ -55,13 +57,12 @@ class Rate:
     for longer than two seconds for moments that are still to come.
     """
 
-    __slots__ = ("_connection", "_limit", "_now_ms", "_recent", "_used")
+    __slots__ = ("_connection", "_limit", "_now_ms", "_span", "_used")
 
     def __init__(self, connection: Connection, limit: int, now_ms: int) -> None:
         self._connection, self._limit, self._now_ms = connection, limit, now_ms
-        span = (limit + OUT_OF_ORDER, now_ms - WINDOW_MS, now_ms + WINDOW_MS)
-        self._recent: list[tuple[int, int]] = rows(connection, _RECENT, span)
-        self._used = sum(count for _, count in self._recent)
+        self._span = (limit + OUT_OF_ORDER, now_ms - WINDOW_MS, now_ms + WINDOW_MS)
+        self._used: int = one(connection, _COUNT, self._span)[0]
 
     def check(self, changes: int) -> None:
         """Raise `QuotaExceededError` when so many changes more are too many now."""
@@ -76,10 +77,10 @@ class Rate:
 
     def _retry_after_s(self, changes: int) -> float:
         used = self._used
-        for at, count in self._recent:
+        for at, count in rows(self._connection, _EACH, self._span):
             used -= count
             if used + changes <= self._limit:
-                return max(at + WINDOW_MS - self._now_ms, 1) / 1_000
+                return float(max(at + WINDOW_MS - self._now_ms, 1) / 1_000)
         return WINDOW_MS / 1_000  # what stands in the way is being written at this very moment
 
 
