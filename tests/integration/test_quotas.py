@@ -17,6 +17,7 @@ from prontodb.model.clock import ManualClock
 from prontodb.model.layout import Layout
 from prontodb.model.limits import Limits
 from prontodb.model.quotas import Quota
+from prontodb.storage import files
 from tests.managing import managed
 from tests.parts import value
 from tests.roots import together
@@ -26,8 +27,9 @@ from tests.unit.engine.store import Store
 
 @pytest.fixture(autouse=True)
 def untold() -> None:
-    """This process has told of no quota yet."""
+    """This process has nothing to tell of yet."""
     quotas.NEAR.clear()
+    files.CLOSED_TO_OTHERS.clear()
 
 
 def ruled(root: Path, *rules: dict[str, Any]) -> Path:
