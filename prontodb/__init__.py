@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from prontodb.model.address import Address as Address
     from prontodb.model.entry import Entry as Entry
     from prontodb.model.operation import Change as Change
+    from prontodb.model.quotas import Quota as Quota
     from prontodb.model.settings import Settings as Settings
 
 _HOMES = {
@@ -33,6 +34,7 @@ _HOMES = {
     "KeyFile": ("prontodb.encryption.sources", "KeyFile"),
     "Keystore": ("prontodb.keystore", "Keystore"),
     "Passphrase": ("prontodb.encryption.sources", "Passphrase"),
+    "Quota": ("prontodb.model.quotas", "Quota"),
     "SessionManager": ("prontodb.manager", "SessionManager"),
     "Settings": ("prontodb.model.settings", "Settings"),
     "SystemKeyring": ("prontodb.encryption.sources", "SystemKeyring"),
@@ -49,6 +51,7 @@ __all__ = [
     "KeyFile",
     "Keystore",
     "Passphrase",
+    "Quota",
     "SessionManager",
     "Settings",
     "SystemKeyring",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
-from prontodb.engine.sqlite import folders, inspection, metadata, opening
+from prontodb.engine.sqlite import folders, inspection, metadata, opening, quotas
 from prontodb.engine.sqlite.schema import FORMAT
 from prontodb.errors import (
     BusyError,
@@ -19,6 +19,7 @@ from prontodb.log import event
 from prontodb.model.address import Address
 from prontodb.model.clock import Clock
 from prontodb.model.layout import KEYSTORE_FILE
+from prontodb.model.limits import Limits
 from prontodb.registry.addresses import ACTIVE, DELETING, RENAMING, Row
 
 if TYPE_CHECKING:
@@ -73,6 +74,8 @@ class AddressReport:
     size_bytes: int
     wal_bytes: int
     lifetimes_ms: dict[str, int]
+    quotas: dict[str, dict[str, object]]
+    """The quotas in force, each with `allowed`, and where that can be said `used` and `near`."""
     encryption: str | None
     labels: dict[str, str]
     metadata_problem: str | None
@@ -103,7 +106,9 @@ class AddressBook:
         *,
         clock: Clock | None = None,
         wait_s: float = 5.0,
+        limits: Limits | None = None,
     ) -> None:
+        self._limits = limits or Limits()
         self._layout, self._lifecycle, self._registry = layout, lifecycle, registry
         self._clock, self._wait_s = clock or Clock(), wait_s
         self.notes: list[str] = []
@@ -274,11 +279,11 @@ class AddressBook:
 
     def describe(self, address: Address) -> AddressReport:
         """Return what one address holds. Raises `AddressNotFoundError`, `CorruptError`, `BusyError`."""
-        now_ms = self._clock.wall_ms()
-        facts = opening.read(
+        now_ms, limits = self._clock.wall_ms(), self._limits.at(address)
+        facts, used = opening.read(
             self._layout,
             address,
-            lambda connection: inspection.facts(connection, now_ms),
+            lambda connection: (inspection.facts(connection, now_ms), quotas.usage(connection, limits)),
             busy_timeout_ms=self._busy_ms,
         )
         problem, about = None, metadata.Metadata(0, None, {})
@@ -305,10 +310,23 @@ class AddressBook:
             size_bytes=0 if keystore is None else keystore.st_size,
             wal_bytes=inspection.wal_bytes(self._layout, address),
             lifetimes_ms=facts.lifetimes_ms,
+            quotas=used,
             encryption=about.encryption,
             labels=dict(about.labels),
             metadata_problem=problem,
         )
+
+    def quotas_near(self, address: Address) -> list[str]:
+        """Return what an address has nearly used up of its quotas, a line each."""
+        limits = self._limits.at(address)
+        if limits.max_entries is None and limits.max_keystore_bytes is None:
+            return []
+        used = opening.read(self._layout, address, lambda c: quotas.usage(c, limits), busy_timeout_ms=self._busy_ms)
+        return [
+            f"{address} uses {about['used']:,} of {about['allowed']:,} ({quota})"
+            for quota, about in used.items()
+            if about.get("near")
+        ]
 
     def check(self, address: Address, *, deep: bool = False) -> list[str]:
         """Return what is wrong with one keystore, a line each; empty when nothing is.

@@ -87,7 +87,7 @@ def _built(
     upkeep = Upkeep(layout, work, engine, live, sessions, notebook, clock)
     manager = SessionManager(
         engine,
-        AddressBook(layout, lifecycle, registry, clock=clock, wait_s=settings.wait_s),
+        AddressBook(layout, lifecycle, registry, clock=clock, wait_s=settings.wait_s, limits=settings.limits),
         lifecycle,
         settings,
         live,

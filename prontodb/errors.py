@@ -214,11 +214,23 @@ class StorageFullError(ProntoError):
 
 
 class QuotaExceededError(StorageFullError):
-    """The address has reached its own quota; deleting always works."""
+    """The address has reached its own quota; deleting always works.
 
-    def __init__(self, quota: str, allowed: int) -> None:
-        self.quota, self.allowed = quota, allowed
-        super().__init__(f"{quota} of {allowed:,} is reached at this address; delete something or raise the setting")
+    `quota` and `allowed` say which; `retry_after_s` how long to wait where waiting helps, else None.
+    """
+
+    def __init__(self, quota: str, allowed: int, retry_after_s: float | None = None, *, given: int = 0) -> None:
+        self.quota, self.allowed, self.retry_after_s = quota, allowed, retry_after_s
+        reached = f"{quota} of {allowed:,} is reached at this address"
+        if given > allowed:
+            message = (
+                f"{quota} is {allowed:,} at this address, which {given:,} changes at once can never keep; split them"
+            )
+        elif retry_after_s is not None:
+            message = f"{reached}; try again in {retry_after_s:g} s"
+        else:
+            message = f"{reached}; delete something or raise the setting"
+        super().__init__(message)
 
 
 class CompactedError(ProntoError):

@@ -16,8 +16,10 @@ SYNTAX = {
     "settings show": Syntax(
         about=(
             "Prints every setting of this root as name=value, and what differs from the default on "
-            "stderr; --json adds default and meaning. Settings stand in registry/global_config.json:\n"
-            '{"format": 1, "settings": {"max_value_bytes": 1048576}}'
+            "stderr, then the rules of its quotas; --json adds default and meaning. Settings stand in "
+            "registry/global_config.json:\n"
+            '{"format": 1, "settings": {"max_value_bytes": 1048576},\n'
+            ' "quotas": [{"addresses": "agent1/*", "max_entries": 1000}]}'
         ),
         examples=(("prontodb settings show", "max_value_bytes=16777216, ..."),),
     ),
@@ -49,15 +51,24 @@ SYNTAX = {
 }
 
 
+_QUOTA = "what the addresses that match may use; for each limit the most exact rule that sets it counts"
+
+
 def do_settings_show(args: Args) -> int:
     """Print every setting."""
-    for name, value, default, meaning in Place(args).settings.describe():
+    settings = Place(args).settings
+    for name, value, default, meaning in settings.describe():
         if args.flag("--json"):
             output.json_line({"name": name, "value": value, "default": default, "meaning": meaning})
         else:
             output.line(f"{name}={_plain(value)}")
             if value != default:
                 output.note(f"{name} differs from its default, {_plain(default)}")
+    for number, rule in enumerate(settings.quotas):
+        if args.flag("--json"):
+            output.json_line({"name": f"quotas[{number}]", "value": rule.as_json(), "default": None, "meaning": _QUOTA})
+        else:
+            output.line(f"quotas[{number}]={output.escaped(str(rule))}")
     return DONE
 
 

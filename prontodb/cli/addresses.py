@@ -85,7 +85,7 @@ def _book(place: Place) -> AddressBook:
 
     limits = place.limits
     registry = AddressRegistry(place.layout, wait_s=limits.wait_s, one_shot=True)
-    return AddressBook(place.layout, place.lifecycle(), registry, wait_s=limits.wait_s)
+    return AddressBook(place.layout, place.lifecycle(), registry, wait_s=limits.wait_s, limits=limits)
 
 
 def _tell_notes(book: AddressBook) -> None:
@@ -174,8 +174,14 @@ def do_address_show(args: Args) -> int:
 
 def _plain(value: object) -> str:
     if isinstance(value, dict):
+        value = {name: _used(inner) if isinstance(inner, dict) else inner for name, inner in value.items()}
         return ", ".join(f"{name or 'default'}={inner}" for name, inner in value.items()) or "none"
     return "none" if value is None else output.escaped(str(value))
+
+
+def _used(quota: dict[str, object]) -> str:
+    used = f"{quota['used']} of " if "used" in quota else ""
+    return f"{used}{quota['allowed']}{' (near)' if quota.get('near') else ''}"
 
 
 def do_address_create(args: Args) -> int:

@@ -35,7 +35,8 @@ def root(args: Args) -> str:
         os.fsencode(path).decode()
     except UnicodeError:
         raise InvalidInputError(f"root {shown(path)} is not valid UTF-8, or this locale cannot spell it") from None
-    return path
+    # The user named the root, so a link to it may be followed: here, once. SQLite follows none.
+    return os.path.realpath(path)
 
 
 def address(args: Args) -> Address:

@@ -146,3 +146,8 @@ def _report_files() -> None:
         for path in dict.fromkeys(opening.LOST_LOGS):
             output.note(f"{shown(path)} was taken away; what it held is lost, the last checkpoint is what is left")
         opening.LOST_LOGS.clear()
+    quotas = sys.modules.get("prontodb.engine.sqlite.quotas")
+    if quotas is not None:
+        for line in quotas.NEAR.values():
+            output.note(f"{line}; delete something or raise the quota before it refuses")
+        quotas.NEAR.clear()

@@ -57,7 +57,7 @@ def examine(
     registry = AddressRegistry(layout, wait_s=limits.wait_s, one_shot=True)
     unsafe = settings.unsafe_file_system
     lifecycle = Lifecycle(layout, clock, registry, wait_s=limits.wait_s, one_shot=True, unsafe_file_system=unsafe)
-    book = AddressBook(layout, lifecycle, registry, clock=clock, wait_s=limits.wait_s)
+    book = AddressBook(layout, lifecycle, registry, clock=clock, wait_s=limits.wait_s, limits=limits)
     visit.say("what crashes left")
     visit.take(keystores.left_by_crashes(lifecycle))
     visit.say("registry")

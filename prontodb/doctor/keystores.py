@@ -115,6 +115,7 @@ class Keystores:
                 yield error(f"{address}: {fault}", self._way_back(address))
             if not faults:
                 yield from self._wal(address)
+                yield from self._quotas(address)
         except SecretError as secret:
             yield self._sealed(address, secret)
         except ProntoError as trouble:
@@ -143,6 +144,10 @@ class Keystores:
             return f"put {address} back into WAL mode"
 
         yield error(f"{address} is not in WAL mode: another tool changed it, and so it is not used", REPAIR, heal)
+
+    def _quotas(self, address: Address) -> Iterator[Problem]:
+        for line in self._book.quotas_near(address):
+            yield warning(line, "delete something, or raise the quota in registry/global_config.json")
 
     def _wal(self, address: Address) -> Iterator[Problem]:
         size = inspection.wal_bytes(self._layout, address)

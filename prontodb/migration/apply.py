@@ -110,10 +110,11 @@ class Applying:
         else:
             folders.create_keystore(folder, secret)
         path = f"{folder.path}/{KEYSTORE_FILE}"
-        self._fill(slot, path, secret, is_new=not exists)
+        limits = self._limits.at(address)
+        self._fill(slot, path, limits, secret, is_new=not exists)
         snapshot.make_new(path, secret)
         folder.sync_file(KEYSTORE_FILE)
-        self._check_quotas(folder)
+        _check_bytes(folder, limits)
         return created_at_ms, labels
 
     def _refuse_conflicts(self, address: Address) -> None:
@@ -134,7 +135,7 @@ class Applying:
             return now_ms, {}  # the keystore works without it, and the doctor tells of it
         return found.created_at_ms, dict(found.labels)
 
-    def _fill(self, slot: int, path: str, secret: Secret | None, *, is_new: bool) -> None:
+    def _fill(self, slot: int, path: str, limits: Limits, secret: Secret | None, *, is_new: bool) -> None:
         intake = Intake(path, SESSION, self._clock.wall_ms(), is_new=is_new, secret=secret)
         try:
             for _, namespace, lifetime_ms, _ in self._plan.ledger.lifetimes(slot):
@@ -146,8 +147,8 @@ class Applying:
         finally:
             intake.close()
         verify.check_address(self._plan, slot, path, expected, secret, is_new=is_new)
-        if self._limits.max_entries is not None and expected.entries > self._limits.max_entries:
-            raise QuotaExceededError("max_entries", self._limits.max_entries)
+        if limits.max_entries is not None and expected.entries > limits.max_entries:
+            raise QuotaExceededError("max_entries", limits.max_entries)
 
     def _batches(self, slot: int) -> Iterator[list[Given]]:
         batch: list[Given] = []
@@ -161,7 +162,8 @@ class Applying:
         if batch:
             yield batch
 
-    def _check_quotas(self, folder: Folder) -> None:
-        most, found = self._limits.max_keystore_bytes, folder.stat(KEYSTORE_FILE)
-        if most is not None and found is not None and found.st_size > most:
-            raise QuotaExceededError("max_keystore_bytes", most)
+
+def _check_bytes(folder: Folder, limits: Limits) -> None:
+    most, found = limits.max_keystore_bytes, folder.stat(KEYSTORE_FILE)
+    if most is not None and found is not None and found.st_size > most:
+        raise QuotaExceededError("max_keystore_bytes", most)

@@ -9,8 +9,8 @@ DEFAULT_NAME = "_default"
 GLOBAL_NAME = "_global"
 _OURS = frozenset({DEFAULT_NAME, GLOBAL_NAME})
 
-_MAX_NAME = 64
-_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-")
+MAX_NAME = 64
+NAME_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-")
 # Windows opens a device for these names in any folder and with any extension.
 _DEVICES = frozenset(("con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))))
 
@@ -19,7 +19,7 @@ def check_name(name: object, what: str) -> str:
     """Return `name` when it can be a folder of its own on every system, else raise `InvalidAddressError`."""
     if not isinstance(name, str):
         raise InvalidAddressError(f"{what} must be text, not {type(name).__name__}")
-    if not 0 < len(name) <= _MAX_NAME or name[0] in ".-" or not _CHARACTERS.issuperset(name):
+    if not 0 < len(name) <= MAX_NAME or name[0] in ".-" or not NAME_CHARACTERS.issuperset(name):
         raise InvalidAddressError(
             f"{what} {shown(name)} is not a name: 1 to 64 of A-Z a-z 0-9 _ . - and not a dot or dash first"
         )

@@ -11,6 +11,14 @@ BATCH_BYTES = 32 * MIB
 PAGE_BYTES = 8 * MIB
 """A page of a scan ends early once its values pass this, so that 1,000 large values never lie in memory at once."""
 
+SOFT = 0.8
+"""The part of a quota from which on it is told of."""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from prontodb.model.address import Address
+    from prontodb.model.quotas import Quota
+
 
 class Limits(Value):
     """What one call may ask for. Sizes in bytes of UTF-8; `wait_s` in seconds."""
@@ -24,6 +32,9 @@ class Limits(Value):
         "wait_s",
         "max_entries",
         "max_keystore_bytes",
+        "writes_per_second",
+        "soft",
+        "quotas",
     )
 
     max_key_bytes: int
@@ -34,6 +45,10 @@ class Limits(Value):
     wait_s: float
     max_entries: int | None
     max_keystore_bytes: int | None
+    writes_per_second: int | None
+    soft: float
+    quotas: tuple[Quota, ...]
+    """Rules that give some addresses other quotas; `at` applies them."""
 
     def __init__(
         self,
@@ -46,6 +61,9 @@ class Limits(Value):
         wait_s: float = 5.0,
         max_entries: int | None = None,
         max_keystore_bytes: int | None = None,
+        writes_per_second: int | None = None,
+        soft: float = SOFT,
+        quotas: tuple[Quota, ...] = (),
     ) -> None:
         self._fill(
             max_key_bytes,
@@ -56,4 +74,15 @@ class Limits(Value):
             wait_s,
             max_entries,
             max_keystore_bytes,
+            writes_per_second,
+            soft,
+            quotas,
         )
+
+    def at(self, address: Address) -> Limits:
+        """Return the limits of one address: these, and what the rules say of it."""
+        if not self.quotas:
+            return self
+        from prontodb.model import quotas  # few roots have any
+
+        return quotas.applied(self, address)

@@ -13,7 +13,10 @@ from prontodb.model.value import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
+
+    from prontodb.model.quotas import Quota
 
 FULL = "full"
 RELAXED = "relaxed"
@@ -67,7 +70,7 @@ class _Switch(_Rule):
         return isinstance(value, bool)
 
 
-class _Range(_Rule):
+class Range(_Rule):
     __slots__ = ("fractions", "highest", "lowest")
 
     def __init__(
@@ -111,21 +114,21 @@ _RULES: tuple[_Rule, ...] = (
         (FULL, RELAXED),
         "'full': acknowledged writes survive a power cut; 'relaxed': the last may not, nothing is damaged",
     ),
-    _Range("max_key_bytes", 16, MAX_KEY_BYTES, "longest key, in bytes of UTF-8; it can be lowered only"),
+    Range("max_key_bytes", 16, MAX_KEY_BYTES, "longest key, in bytes of UTF-8; it can be lowered only"),
     # SQLite refuses a row of 1,000,000,000 bytes; half of that leaves room for key and copies.
-    _Range("max_value_bytes", 1, 512 * MIB, "longest value, in bytes of UTF-8"),
-    _Range("max_batch_ops", 1, 100_000, "operations in one batch or transaction"),
-    _Range("max_batch_bytes", 1, 1024 * MIB, "keys and values of one batch; at least one longest key and value"),
-    _Range("max_page", 1, 100_000, "entries or keys read in one step of a scan"),
-    _Range("wait_s", 0, 3_600, "seconds to wait for locks and other sessions; 0 tries once", fractions=True),
-    _Range("max_entries", 1, 10**12, "entries of one address", optional=True),
-    _Range("max_keystore_bytes", 65_536, 16 * _TIB, "size of one address's keystore file in bytes", optional=True),
-    _Range("max_open_keystores", 1, 10_000, "keystores that one process keeps open at once"),
-    _Range("lanes", 1, 64, "threads that write", optional=True),
-    _Range("cache_bytes", 0, _TIB, "memory for recent entries of one exclusive session; 0 for no cache"),
-    _Range("journal_days", 0, 36_500, "days that changes stay in the journal; never less than a backup has yet to see"),
-    _Range("journal_records", 0, 10**12, "changes that stay in the journal of one address, however young"),
-    _Range("undo_days", 0, 36_500, "days that a restore can be undone; the old contents take room until then"),
+    Range("max_value_bytes", 1, 512 * MIB, "longest value, in bytes of UTF-8"),
+    Range("max_batch_ops", 1, 100_000, "operations in one batch or transaction"),
+    Range("max_batch_bytes", 1, 1024 * MIB, "keys and values of one batch; at least one longest key and value"),
+    Range("max_page", 1, 100_000, "entries or keys read in one step of a scan"),
+    Range("wait_s", 0, 3_600, "seconds to wait for locks and other sessions; 0 tries once", fractions=True),
+    Range("max_entries", 1, 10**12, "entries of one address", optional=True),
+    Range("max_keystore_bytes", 65_536, 16 * _TIB, "size of one address's keystore file in bytes", optional=True),
+    Range("max_open_keystores", 1, 10_000, "keystores that one process keeps open at once"),
+    Range("lanes", 1, 64, "threads that write", optional=True),
+    Range("cache_bytes", 0, _TIB, "memory for recent entries of one exclusive session; 0 for no cache"),
+    Range("journal_days", 0, 36_500, "days that changes stay in the journal; never less than a backup has yet to see"),
+    Range("journal_records", 0, 10**12, "changes that stay in the journal of one address, however young"),
+    Range("undo_days", 0, 36_500, "days that a restore can be undone; the old contents take room until then"),
     _Switch("encrypt_new", "encrypt every address that is made from now on; needs a key (see 'prontodb help keys')"),
     _Switch(
         "inline_reads",
@@ -136,9 +139,9 @@ _RULES: tuple[_Rule, ...] = (
         "allow a network file system; right only when one machine alone ever uses the root",
     ),
 )
-_RULE = {rule.name: rule for rule in _RULES}
+RULE = {rule.name: rule for rule in _RULES}
 # The one optional setting whose null is no missing limit.
-_RULE["lanes"].allowed = f"a whole number from 1 to 64, or null for {LANES[FULL]} (full) or {LANES[RELAXED]} (relaxed)"
+RULE["lanes"].allowed = f"a whole number from 1 to 64, or null for {LANES[FULL]} (full) or {LANES[RELAXED]} (relaxed)"
 
 
 class Settings(Value):
@@ -166,6 +169,7 @@ class Settings(Value):
         "encrypt_new",
         "inline_reads",
         "unsafe_file_system",
+        "quotas",
     )
 
     durability: str
@@ -186,6 +190,8 @@ class Settings(Value):
     encrypt_new: bool
     inline_reads: bool
     unsafe_file_system: bool
+    quotas: tuple[Quota, ...]
+    """What some addresses may use; a section of its own in the settings file."""
 
     def __init__(
         self,
@@ -208,6 +214,7 @@ class Settings(Value):
         encrypt_new: bool = False,
         inline_reads: bool = True,
         unsafe_file_system: bool = False,
+        quotas: Iterable[Quota] = (),
     ) -> None:
         self._fill(
             durability,
@@ -228,7 +235,12 @@ class Settings(Value):
             encrypt_new,
             inline_reads,
             unsafe_file_system,
+            tuple(quotas),
         )
+        if self.quotas:
+            from prontodb.model.quotas import check
+
+            check(self.quotas)
         for rule in _RULES:
             rule.check(getattr(self, rule.name))
         largest = max_key_bytes + max_value_bytes
@@ -241,7 +253,7 @@ class Settings(Value):
     @property
     def limits(self) -> Limits:
         """What one call may ask for."""
-        return Limits(**{name: getattr(self, name) for name in Limits.__slots__})
+        return Limits(**{name: getattr(self, name) for name in Limits.__slots__ if name in self.__slots__})
 
     @property
     def lane_count(self) -> int:
@@ -251,14 +263,14 @@ class Settings(Value):
     def replace(self, **changes: Any) -> Settings:
         """Return these settings with `changes`; an unknown name is refused."""
         for name in changes:
-            if name not in _RULE:
+            if name not in self.__slots__:
                 raise InvalidSettingsError(_unknown(name))
         return Settings(**{name: changes.get(name, getattr(self, name)) for name in self.__slots__})
 
     def changed(self) -> dict[str, object]:
         """Return the settings that differ from their defaults, as they stand in the settings file."""
         default = Settings()
-        pairs = ((name, getattr(self, name)) for name in self.__slots__)
+        pairs = ((name, getattr(self, name)) for name in RULE)
         return {name: value for name, value in pairs if value != getattr(default, name)}
 
     def describe(self) -> list[tuple[str, object, object, str]]:
@@ -282,8 +294,8 @@ class Settings(Value):
         """
         if not isinstance(fields, dict):
             raise InvalidSettingsError(f"the settings must be a JSON object, not {told(fields)}")
-        settings = cls(**{name: value for name, value in fields.items() if name in _RULE})
-        unknown = [name for name in fields if name not in _RULE]
+        settings = cls(**{name: value for name, value in fields.items() if name in RULE})
+        unknown = [name for name in fields if name not in RULE]
         warnings = [f"{_unknown(name)} it is ignored" for name in unknown[:MAX_WARNINGS]]
         if len(unknown) > MAX_WARNINGS:
             warnings.append(f"{len(unknown) - MAX_WARNINGS:,} more settings are unknown and ignored")
@@ -293,6 +305,6 @@ class Settings(Value):
 def _unknown(name: object) -> str:
     import difflib
 
-    near = difflib.get_close_matches(str(name)[:64], _RULE, n=1)
+    near = difflib.get_close_matches(str(name)[:64], RULE, n=1)
     hint = f"did you mean {near[0]}?" if near else "'prontodb settings show' lists all;"
     return f"setting {shown(name)} does not exist; {hint}"

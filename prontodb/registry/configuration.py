@@ -32,7 +32,12 @@ def load(layout: Layout) -> tuple[Settings, list[str]]:
     if fields is None:
         return Settings(), []
     try:
-        return Settings.from_json(fields["settings"])
+        settings, warnings = Settings.from_json(fields["settings"])
+        if "quotas" in fields:
+            from prontodb.model import quotas
+
+            settings = settings.replace(quotas=quotas.parse(fields["quotas"]))
+        return settings, warnings
     except InvalidSettingsError as error:
         raise InvalidSettingsError(f"{shown(layout.path(REGISTRY, CONFIG_FILE))}: {error}") from error
 
@@ -79,6 +84,8 @@ def save(layout: Layout, settings: Settings) -> None:
         present = _read(folder) or {"format": FORMAT, "settings": {}}
         strange = {name: value for name, value in present["settings"].items() if name not in Settings.__slots__}
         present["settings"] = strange | settings.changed()
+        if settings.quotas or "quotas" in present:
+            present["quotas"] = [rule.as_json() for rule in settings.quotas]
         folder.publish(CONFIG_FILE, (json.dumps(present, indent=2) + "\n").encode())
 
 

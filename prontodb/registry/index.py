@@ -101,14 +101,15 @@ class Index:
         except UnavailableError:
             # SQLite needs its -shm even to read; where nobody can write and no commit waits in a -wal, it need not.
             wal = folder.stat(f"{self._file}-wal")
-            if os.access(folder.path, os.W_OK) or (wal is not None and wal.st_size > 0):
+            if os.access(".", os.W_OK, dir_fd=folder.fd) or (wal is not None and wal.st_size > 0):
                 raise
             return self._connect(folder, sqlite.IMMUTABLE)
 
     def _connect(self, folder: Folder, mode: str = sqlite.READ_WRITE) -> sqlite.Connection:
         path = f"{folder.path}/{self._file}"
         busy_ms = round(self._wait_s * 1_000)
-        connection = sqlite.connect(path, mode=mode, durability="relaxed", busy_timeout_ms=busy_ms)
+        found = folder.stat(self._file)
+        connection = sqlite.connect(path, mode=mode, durability="relaxed", busy_timeout_ms=busy_ms, found=found)
 
         def check() -> None:
             sqlite.check_format(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from _thread import allocate_lock
 
 from sqlcipher3 import dbapi2 as sqlite
 
@@ -16,6 +17,7 @@ from prontodb.errors import (
     StoppedError,
     StorageFullError,
     UnavailableError,
+    UnsafePathError,
     shown,
 )
 
@@ -67,6 +69,8 @@ CACHE_KIB = 16_384
 SOFT_HEAP_BYTES = 512 * 1024 * 1024
 """Past this, all connections of the process together recycle cached pages instead of taking more memory."""
 CACHED_STATEMENTS = 64
+TRIES = 5
+"""How often a file is opened again that seems to be another one than was looked at."""
 
 # Authorizer action codes of SQLite's C interface (sqlite.org/c3ref/c_alter_table.html); the binding does not name them.
 _PRAGMA, _ATTACH, _DETACH, _FUNCTION = 19, 24, 25, 31
@@ -81,6 +85,11 @@ _READABLE_PRAGMAS = frozenset({
     "data_version", "integrity_check", "quick_check", "auto_vacuum", "schema_version",
 })  # fmt: skip
 _WRITABLE_PRAGMAS = frozenset({"incremental_vacuum", "wal_checkpoint", "busy_timeout", "optimize"})
+# Flags of sqlite3_open_v2 (sqlite.org/c3ref/open.html); the binding does not name them.
+_OPEN_READ_WRITE, _OPEN_NO_FOLLOW = 0x2, 0x01000000
+_ONE_AT_A_TIME = allocate_lock()
+"""Held while a file is opened, so that its descriptor is known; opening waits for no lock of SQLite's."""
+os.register_at_fork(after_in_child=_ONE_AT_A_TIME._at_fork_reinit)  # type: ignore[attr-defined]
 _REFUSED_FUNCTIONS = frozenset({"load_extension", "writefile", "readfile", "edit", "fts3_tokenizer"})
 
 
@@ -110,26 +119,38 @@ def connect(
     durability: str = "full",
     busy_timeout_ms: int = 0,
     any_thread: bool = False,
+    found: os.stat_result | None = None,
     secret: Secret | None = None,
 ) -> Connection:
     """Return a connection to an existing file, set up by rules D3 to D9 but for the checks of its content.
 
-    `mode` is READ_WRITE, READ_ONLY or IMMUTABLE (a file that nobody can change while it is open). `secret` opens an
-    encrypted file, and makes an empty one an encrypted one.
+    `mode` is READ_WRITE, READ_ONLY or IMMUTABLE (a file that nobody can change while it is open). No link on the way to
+    it is followed. With `found`, what its folder said of the file, `UnsafePathError` when SQLite opened another one:
+    nothing of that was locked, recovered or changed. `secret` opens an encrypted file, and makes an empty one an
+    encrypted one.
     """
     kind = "ro" if mode == READ_ONLY else "ro&immutable=1" if mode == IMMUTABLE else "rw"
-    try:
-        connection: Connection = sqlite.connect(
-            f"{uri(path)}?mode={kind}",
-            uri=True,
-            timeout=busy_timeout_ms / 1_000,
-            isolation_level=None,
-            check_same_thread=not any_thread,
-            cached_statements=CACHED_STATEMENTS,
-            factory=_Opened,
-        )
-    except ERRORS as error:
-        raise translated(error, path) from error
+    for _ in range(TRIES):
+        with _ONE_AT_A_TIME:
+            free = -1 if found is None else _free_descriptor()
+            try:
+                connection: Connection = sqlite.connect(
+                    f"{uri(path)}?mode={kind}",
+                    uri=True,
+                    flags=_OPEN_READ_WRITE | _OPEN_NO_FOLLOW,
+                    timeout=busy_timeout_ms / 1_000,
+                    isolation_level=None,
+                    check_same_thread=not any_thread,
+                    cached_statements=CACHED_STATEMENTS,
+                    factory=_Opened,
+                )
+            except ERRORS as error:
+                raise translated(error, path) from error
+            if found is None or not _is_another(free, path, found):
+                break
+            connection.close()
+    else:
+        raise UnsafePathError(f"{shown(path)} was replaced while it was opened; it was left alone, try again")
     try:
         if secret is not None:
             _bring(connection, secret)
@@ -152,6 +173,32 @@ def _bring(connection: Connection, secret: Secret) -> None:
 def chain_key(connection: Connection) -> bytes:
     """Return what the journal's chain is keyed with; empty for a plain keystore."""
     return b"" if connection.secret is None else connection.secret.chain_key
+
+
+def _free_descriptor() -> int:
+    """Return the number that the next descriptor will have, unless another thread takes it first."""
+    try:
+        fd = os.open("/", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return -1  # none is left, which SQLite will say
+    os.close(fd)
+    return fd
+
+
+def _is_another(fd: int, path: str, found: os.stat_result) -> bool:
+    """True when the descriptor that SQLite has just opened at `path` is of another file than the one expected.
+
+    SQLite opens by path: a folder on it may be swapped for a link in between. So far it has read the header alone.
+    """
+    try:
+        now = os.fstat(fd)
+        if (now.st_dev, now.st_ino) == (found.st_dev, found.st_ino):
+            return False
+        # SQLite may have used again what it keeps open of this file, and another thread may have taken the number: if
+        # for such a file, too, that is over at the next try.
+        return os.path.basename(os.readlink(f"/proc/self/fd/{fd}")) == os.path.basename(path)
+    except OSError:
+        return False
 
 
 def uri(path: str) -> str:

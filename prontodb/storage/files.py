@@ -18,16 +18,26 @@ from prontodb.errors import (
     shown,
 )
 from prontodb.model.layout import ADDRESSES, BACKUPS_LOCK_FILE, REGISTRY
+from prontodb.storage.permissions import (
+    CLOSED_TO_OTHERS,
+    FILE_MODE,
+    FOLDER_MODE,
+    OTHERS_ANY,
+    check_ours,
+    command,
+    given_over,
+    make_folder,
+    moved_away,
+    unlinked,
+)
+
+__all__ = ["CLOSED_TO_OTHERS", "FILE_MODE", "FOLDER_MODE"]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from types import TracebackType
 
-FOLDER_MODE = 0o700
-FILE_MODE = 0o600
-_OTHERS_WRITE = 0o022
-_OTHERS_ANY = 0o077
 _OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -53,9 +63,12 @@ def translated(error: OSError, path: str) -> ProntoError:
     if error.errno in _READ_ONLY:
         return ReadOnlyError(f"cannot write {place}: {what}; reading still works")
     if error.errno in (errno.ELOOP, errno.ENOTDIR):
-        return UnsafePathError(f"{place} is not a folder of ours (a link or another kind of file); it was not followed")
+        return UnsafePathError(
+            f"{place} is not a folder of ours (a link or another kind of file); it was not followed; "
+            f"move it away with: {moved_away(path)}"
+        )
     if error.errno in (errno.EACCES, errno.EPERM):
-        return UnavailableError(f"no permission for {place}; run as its owner ({_owner_hint(path)})")
+        return UnavailableError(f"no permission for {place}; run as its owner {_owner_hint(path)}")
     if error.errno in (errno.EMFILE, errno.ENFILE):
         return UnavailableError(f"cannot open {place}: {what}; raise 'ulimit -n' or lower max_open_keystores")
     return UnavailableError(f"cannot use {place}: {what}")
@@ -63,9 +76,10 @@ def translated(error: OSError, path: str) -> ProntoError:
 
 def _owner_hint(path: str) -> str:
     try:
-        return f"uid {os.lstat(path).st_uid}"
+        owner, us = os.lstat(path).st_uid, os.geteuid()
     except OSError:
-        return "see 'ls -ld' on it and the folders above it"
+        return "(see 'ls -ld' on it and the folders above it)"
+    return f"(uid {owner})" + ("" if owner == us else f", or have root give it over: {given_over(path)}")
 
 
 class Folder:
@@ -100,7 +114,7 @@ class Folder:
         except OSError as error:
             raise translated(error, path) from error
         try:
-            _check_ours(os.fstat(fd), path, fd, FOLDER_MODE)
+            check_ours(os.fstat(fd), path, fd)
         except BaseException:
             os.close(fd)
             raise
@@ -111,16 +125,13 @@ class Folder:
         path = f"{self.path}/{name}"
         created = True
         try:
-            os.mkdir(name, FOLDER_MODE, dir_fd=self.fd)
+            make_folder(name, dir_fd=self.fd)
         except FileExistsError:
             created = False
         except OSError as error:
             raise translated(error, path) from error
-        if created:
-            # A umask such as 0777 takes rights from us too; it can never give any to others.
-            os.chmod(name, FOLDER_MODE, dir_fd=self.fd)
-            if durable:
-                self.sync()
+        if created and durable:
+            self.sync()
         return self.child(name)
 
     def names(self) -> list[str]:
@@ -146,10 +157,16 @@ class Folder:
             return None
         path = f"{self.path}/{name}"
         if not stat.S_ISREG(found.st_mode):
-            raise UnsafePathError(f"{shown(path)} is {kind(found)}, not a regular file; it was not opened")
+            raise UnsafePathError(
+                f"{shown(path)} is {kind(found)}, not a regular file; it was not opened; "
+                f"move it away with: {moved_away(path)}"
+            )
         if found.st_nlink > 1:
-            raise UnsafePathError(f"{shown(path)} has {found.st_nlink} names (hard links); it was not opened")
-        _check_ours(found, path, None, FILE_MODE)
+            raise UnsafePathError(
+                f"{shown(path)} has {found.st_nlink} names (hard links); it was not opened; "
+                f"give it a file of its own with: {unlinked(path)}"
+            )
+        check_ours(found, path, self.fd, name)
         return found
 
     def create(self, name: str, data: bytes) -> None:
@@ -381,37 +398,14 @@ def check_can_publish(path: str) -> None:
     os.unlink(trial)
 
 
-def _check_ours(found: os.stat_result, path: str, fd: int | None, wanted: int) -> None:
-    """Refuse what is not ours or open to others' writing; close what others can merely read."""
-    if found.st_uid != os.geteuid():
-        raise UnsafePathError(
-            f"{shown(path)} belongs to uid {found.st_uid}, not to us (uid {os.geteuid()}); "
-            f"give it over with: chown -R {os.geteuid()} {path}"
-        )
-    if found.st_mode & _OTHERS_WRITE:
-        raise UnsafePathError(f"{shown(path)} can be written by others; close it with: chmod -R go-rwx {path}")
-    if found.st_mode & _OTHERS_ANY:
-        try:
-            # Only others' rights go; SQLite and we need nothing that this takes away.
-            os.chmod(path if fd is None else fd, stat.S_IMODE(found.st_mode) & ~_OTHERS_ANY & (wanted | 0o700))
-        except OSError:
-            # A read-only file system keeps its modes; reading there is still right.
-            return
-        CLOSED_TO_OTHERS.append(path)
-
-
-CLOSED_TO_OTHERS: list[str] = []
-"""Paths that others could read and that were closed by us, for the edge to report; drained by whoever reports."""
-
-
 def _refuse_somebody_elses(folder: Folder, found: os.stat_result) -> None:
     """Refuse a folder open to others that holds other things than ours: using it as a root would close it to them."""
-    if found.st_mode & _OTHERS_ANY and found.st_uid == os.geteuid():
+    if found.st_mode & OTHERS_ANY and found.st_uid == os.geteuid():
         names = folder.names()
         if names and not _OURS.intersection(names):
             raise UnsafePathError(
                 f"{shown(folder.path)} holds other things and is open to others; name a folder of its own as the root, "
-                f"or close it first with: chmod go-rwx {folder.path}"
+                f"or close it first with: {command('chmod go-rwx', folder.path)}"
             )
 
 
@@ -427,7 +421,7 @@ def open_root(root: str, *parts: str) -> Folder:
     try:
         found = os.fstat(fd)
         _refuse_somebody_elses(folder, found)
-        _check_ours(found, root, fd, FOLDER_MODE)
+        check_ours(found, root, fd)
         for part in parts:
             inner = folder.child(part)
             folder.close()
@@ -463,8 +457,7 @@ def _make_missing(path: str) -> None:
         path = above
     for folder in reversed(missing):
         try:
-            os.mkdir(folder, FOLDER_MODE)
-            os.chmod(folder, FOLDER_MODE)
+            make_folder(folder)
             _sync_folder(os.path.dirname(folder) or ".")
         except FileExistsError:
             if not os.path.isdir(folder):

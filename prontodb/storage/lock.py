@@ -11,12 +11,14 @@ from __future__ import annotations
 import fcntl
 import os
 import random
+import stat
 import struct
 import time
 
 from prontodb.errors import BusyError, UnsafePathError, shown
 from prontodb.model.holder import ID_CHARACTERS, MAX_RECORD_BYTES, Holder, decode
 from prontodb.storage.files import FILE_MODE, Folder, make_root, translated
+from prontodb.storage.permissions import moved_away
 from prontodb.storage.process import ourselves
 
 TYPE_CHECKING = False
@@ -201,17 +203,32 @@ def _flock(folder: Folder, name: str) -> Callable[[], HeldLock | None]:
         fd = -1
         try:
             fd = os.open(name, _OPEN_LOCK, FILE_MODE, dir_fd=folder.fd)
-            os.fchmod(fd, FILE_MODE)
+            _check_opened(fd, path)
             if _locked(fd, fcntl.LOCK_EX):
                 return HeldLock(path, fd)
         except OSError as error:
             if fd >= 0:
                 os.close(fd)
             raise translated(error, path) from error
+        except UnsafePathError:
+            os.close(fd)
+            raise
         os.close(fd)
         return None
 
     return attempt
+
+
+def _check_opened(fd: int, path: str) -> None:
+    """Refuse what was put in the place of a lock file after it was looked at; a new one gets its mode, whatever umask.
+
+    A second name may be somebody's file that is no lock: it must neither be written nor get another mode.
+    """
+    found = os.fstat(fd)
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1 or found.st_uid != os.geteuid():
+        raise UnsafePathError(f"{shown(path)} was replaced while it was opened; it was not locked")
+    if stat.S_IMODE(found.st_mode) != FILE_MODE:
+        os.fchmod(fd, FILE_MODE)
 
 
 def _filelock(path: str) -> Callable[[], HeldLock | None]:
@@ -349,12 +366,23 @@ def remove_dead(folder: Folder, name: str) -> Seen | None:
 
 def _open(folder: Folder, name: str, access: int) -> int | None:
     try:
-        return os.open(name, access | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=folder.fd)
+        fd = os.open(name, access | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=folder.fd)
     except FileNotFoundError:
         return None
     except OSError as error:
         reason = os.strerror(error.errno or 0)
-        raise UnsafePathError(f"{shown(f'{folder.path}/{name}')} cannot be opened: {reason}") from error
+        raise UnsafePathError(
+            f"{shown(f'{folder.path}/{name}')} cannot be opened: {reason}; "
+            f"if it is no lock file, move it away with: {moved_away(f'{folder.path}/{name}')}"
+        ) from error
+    found = os.fstat(fd)
+    if stat.S_ISREG(found.st_mode) and found.st_nlink <= 1:
+        return fd
+    os.close(fd)
+    if found.st_nlink == 0:
+        return None  # removed in this instant
+    folder.check_file(name)
+    raise UnsafePathError(f"{shown(f'{folder.path}/{name}')} was replaced while it was opened; try again")
 
 
 def _locked(fd: int, kind: int) -> bool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from prontodb.errors import UnsafePathError, shown
 from prontodb.storage.files import Folder, kind, translated
+from prontodb.storage.permissions import set_mode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -96,12 +97,11 @@ def close_to_others(root: str, found: Found) -> None:
 
     Raises `UnsafePathError` when something else lies there by now.
     """
-    path = "/".join((root, *found.parts))
+    path, mode = "/".join((root, *found.parts)), stat.S_IMODE(found.stat.st_mode) & ~_OTHERS
     try:
-        now = os.lstat(path) if found.parts else os.stat(path)
-        if (now.st_dev, now.st_ino) != (found.stat.st_dev, found.stat.st_ino):
+        # The root itself may be reached by a link.
+        if not set_mode(path if found.parts else os.path.realpath(path), found.stat, mode):
             raise UnsafePathError(f"{shown(path)} was replaced while it was looked at; run the doctor again")
-        os.chmod(path, stat.S_IMODE(now.st_mode) & ~_OTHERS)
     except OSError as error:
         raise translated(error, path) from error
 

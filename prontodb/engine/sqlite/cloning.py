@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from prontodb.engine.sqlite import opening, schema, transactions, writing
 from prontodb.engine.sqlite.context import Target
 from prontodb.errors import CorruptError
+from prontodb.model import quotas
 from prontodb.model.key import after, prefix_end
 from prontodb.model.layout import KEYSTORE_FILE
 from prontodb.model.limits import Limits
@@ -59,7 +60,7 @@ def clone(
         try:
             schema.check(writer, path)
             sqlite.lock_down(writer)
-            file, fence = Target(path, found, limits), Fence(SESSION)
+            file, fence = Target(path, found, quotas.unhurried(limits.at(target))), Fence(SESSION)
             for page in pages():
                 ops = [Op(entry.key, entry.value, FOREVER, None, entry.expires_at_ms) for entry in page]
                 batch = writing.Batch(ops, fence)

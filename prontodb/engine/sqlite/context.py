@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
+    from prontodb.engine.sqlite.quotas import Nearness
     from prontodb.model.limits import Limits
     from prontodb.storage.connection import Connection
 
@@ -73,10 +74,10 @@ class Context:
 class Target:
     """The file that commits are meant for: what it was when it was opened, and what its last commit left."""
 
-    __slots__ = ("_context", "_version", "identity", "limits", "lock", "path", "size_bytes")
+    __slots__ = ("_context", "_version", "identity", "limits", "lock", "near", "path", "size_bytes")
 
-    def __init__(self, path: str, identity: tuple[int, int], limits: Limits) -> None:
-        self.path, self.identity, self.limits = path, identity, limits
+    def __init__(self, path: str, identity: tuple[int, int], limits: Limits, near: Nearness | None = None) -> None:
+        self.path, self.identity, self.limits, self.near = path, identity, limits, near
         self.lock: tuple[int, int] | None = None
         """Device and inode of the address's lock file, when the writer holds that lock for this one write."""
         self.size_bytes = 0

@@ -38,8 +38,7 @@ def _template(folder: Folder) -> bytes:
         name = "template.db"
         folder.create(name, b"")
         schema.build_template(folder, name)
-        with open(f"{folder.path}/{name}", "rb") as file:  # unpublished and closed: no connection can be on it
-            _TEMPLATE.append(file.read())
+        _TEMPLATE.append(b"".join(folder.chunks(name)))  # unpublished and closed: no connection can be on it
         folder.remove(name)
     return _TEMPLATE[0]
 

@@ -257,8 +257,8 @@ def set_wal_mode(layout: Layout, address: Address) -> None:
 def _connect(layout: Layout, address: Address, mode: str) -> Connection:
     path = layout.keystore_path(address)
     with opening.open_folder(layout, address) as folder:
-        opening.check_files(folder, address)
-        connection = sqlite.connect(path, mode=mode, secret=ciphers.secret_in(layout, folder))
+        found = opening.check_files(folder, address)
+        connection = sqlite.connect(path, mode=mode, found=found, secret=ciphers.secret_in(layout, folder))
     return sqlite.checked(connection, path, lambda: schema.check(connection, path, wal=False))
 
 

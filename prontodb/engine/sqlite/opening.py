@@ -135,19 +135,31 @@ def open_writer(
     busy_timeout_ms: int = 0,
     any_thread: bool = False,
 ) -> tuple[Connection, Target]:
-    """Open the keystore of `address` for writing."""
-    path = layout.keystore_path(address)
+    """Open the keystore of `address` for writing, under the limits that are its own."""
+    path, limits = layout.keystore_path(address), limits.at(address)
 
     def opened(folder: Folder, found: os.stat_result) -> tuple[Connection, Target]:
         secret = ciphers.secret_in(layout, folder)
         if _log_waits(folder):
             # A writer that closes plays the log into the file: first make sure, without writing, that both are ours.
-            reader = sqlite.connect(path, mode=sqlite.READ_ONLY, busy_timeout_ms=busy_timeout_ms, secret=secret)
+            reader = sqlite.connect(
+                path, mode=sqlite.READ_ONLY, busy_timeout_ms=busy_timeout_ms, found=found, secret=secret
+            )
             _checked(reader, path, found, log_waits=True).close()
         connection = sqlite.connect(
-            path, durability=durability, busy_timeout_ms=busy_timeout_ms, any_thread=any_thread, secret=secret
+            path,
+            durability=durability,
+            busy_timeout_ms=busy_timeout_ms,
+            any_thread=any_thread,
+            found=found,
+            secret=secret,
         )
-        return _checked(connection, path, found), Target(path, (found.st_dev, found.st_ino), limits)
+        near = None
+        if limits.max_entries is not None or limits.max_keystore_bytes is not None:
+            from prontodb.engine.sqlite import quotas  # few addresses have any
+
+            near = quotas.Nearness(address, path, limits)
+        return _checked(connection, path, found), Target(path, (found.st_dev, found.st_ino), limits, near)
 
     return _steadily(layout, address, opened)
 
@@ -165,12 +177,17 @@ def open_reader(
         secret = ciphers.secret_in(layout, folder)
         try:
             reader = sqlite.connect(
-                path, mode=sqlite.READ_ONLY, busy_timeout_ms=busy_timeout_ms, any_thread=any_thread, secret=secret
+                path,
+                mode=sqlite.READ_ONLY,
+                busy_timeout_ms=busy_timeout_ms,
+                any_thread=any_thread,
+                found=found,
+                secret=secret,
             )
             connection = _checked(reader, path, found, log_waits=_log_waits(folder))
         except UnavailableError:
             # SQLite needs its shared-memory file even to read; where that cannot be made one way is left.
-            if os.access(folder.path, os.W_OK):
+            if os.access(".", os.W_OK, dir_fd=folder.fd):
                 raise
             connection = _open_immutable(folder, path, found, secret, any_thread=any_thread)
         return connection, (found.st_dev, found.st_ino)
@@ -251,7 +268,7 @@ def _open_immutable(
 def _unchanging(path: str, found: os.stat_result, secret: Secret | None, *, any_thread: bool = False) -> Connection:
     """Open the file alone, as if nobody could change it: without its log, its index and any lock."""
     # SQLite reports no journal mode of a file that it takes for immutable.
-    connection = sqlite.connect(path, mode=sqlite.IMMUTABLE, any_thread=any_thread, secret=secret)
+    connection = sqlite.connect(path, mode=sqlite.IMMUTABLE, any_thread=any_thread, found=found, secret=secret)
     return _checked(connection, path, found, wal=False)
 
 

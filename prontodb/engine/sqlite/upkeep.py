@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from prontodb.engine.sqlite import opening, writing
+from prontodb.engine.sqlite.quotas import PAGE_SIZE, WINDOW_MS
 from prontodb.errors import AddressBusyError, BusyError, ProntoError
 from prontodb.model.limits import MIB
 from prontodb.storage import connection as sqlite
@@ -68,7 +69,9 @@ def prune_journal(connection: Connection, target: Target, rule: Rule, fence: Fen
         pruned, last = 0, None
         for rev, first_rev, at, chain in rows(connection, _OLDEST, (JOURNAL_ROWS,)):
             may_go = at < rule.before_ms or group.revision - rev >= rule.keep_records
-            if not may_go or (rule.until_revision is not None and rev > rule.until_revision):
+            # A rate is judged by what the journal says of the present second.
+            counts = target.limits.writes_per_second is not None and abs(now_ms - at) < WINDOW_MS
+            if not may_go or counts or (rule.until_revision is not None and rev > rule.until_revision):
                 break
             pruned, last = pruned + rev - first_rev + 1, (rev, chain)
         if last is not None:
@@ -84,18 +87,18 @@ def prune_journal(connection: Connection, target: Target, rule: Rule, fence: Fen
 def free_bytes(connection: Connection) -> int:
     """Return how many bytes of the file hold nothing and could go back to the disk."""
     pages: int = one(connection, "PRAGMA freelist_count")[0]
-    return max(0, pages - SPARE_PAGES) * writing.PAGE_SIZE
+    return max(0, pages - SPARE_PAGES) * PAGE_SIZE
 
 
 def give_back(connection: Connection) -> int:
     """Give some free pages at the end of the file back; return how many bytes. The file shrinks with the checkpoint."""
-    pages = min(free_bytes(connection) // writing.PAGE_SIZE, VACUUM_PAGES)
+    pages = min(free_bytes(connection) // PAGE_SIZE, VACUUM_PAGES)
     if not pages:
         return 0
     before: int = one(connection, "PRAGMA freelist_count")[0]
     rows(connection, f"PRAGMA incremental_vacuum({pages:d})")
     after: int = one(connection, "PRAGMA freelist_count")[0]
-    return max(0, before - after) * writing.PAGE_SIZE
+    return max(0, before - after) * PAGE_SIZE
 
 
 def cut_log(connection: Connection) -> bool:

@@ -10,6 +10,7 @@ import json
 from _blake2 import blake2b
 
 from prontodb.engine.sqlite.context import Target
+from prontodb.engine.sqlite.quotas import WAL_BYTES, Rate, used_bytes
 from prontodb.engine.sqlite.schema import CHAIN_BYTES
 from prontodb.engine.sqlite.transactions import HISTORY, LIFETIME, checksum, expired
 from prontodb.errors import (
@@ -22,7 +23,7 @@ from prontodb.errors import (
     shown,
 )
 from prontodb.model.key import namespace_of
-from prontodb.model.operation import CHECK, FOREVER, INHERIT, Receipt
+from prontodb.model.operation import CHECK, FOREVER, INHERIT, Receipt, frees_room
 from prontodb.storage import connection as sqlite
 from prontodb.storage.connection import one, rows
 
@@ -44,9 +45,6 @@ SWEPT_FOR_ROOM = 2_000
 """Expired entries that a write near a quota deletes at most."""
 
 DIGEST_BYTES = 16
-PAGE_SIZE = 4_096
-WAL_BYTES = 64 * 1024 * 1024
-"""More than a WAL grows to between checkpoints."""
 
 
 def _upsert(count: int) -> str:
@@ -101,6 +99,8 @@ class Group:
         self.gone: set[str] = set()
         # How many bytes the file may still grow; None when that cannot matter.
         self.room: int | None = None
+        # How many changes this second still takes; None where that is not limited.
+        self.rate: Rate | None = None
         # The fence that was checked last; most groups are of one session.
         self.fence: Fence | None = None
         # One item per journal row: session, first revision, records.
@@ -130,7 +130,9 @@ class Group:
             asked = {op.key for batch in batches for op in batch.ops}
         if asked:
             self._learn(asked)
-        plain = self.room is None and self.present is None
+        if self.limits.writes_per_second is not None:
+            self.rate = Rate(self.connection, self.limits.writes_per_second, self.now_ms)
+        plain = self.room is None and self.present is None and self.rate is None
         for batch in batches:
             try:
                 if batch.fence is not self.fence:
@@ -178,9 +180,7 @@ class Group:
         # quota nothing needs to be asked of SQLite.
         if most is None or self.target.size_bytes + WAL_BYTES + 4 * characters <= most:
             return None
-        pages: int = one(self.connection, "PRAGMA page_count")[0]
-        free: int = one(self.connection, "PRAGMA freelist_count")[0]
-        return most - (pages - free) * PAGE_SIZE
+        return most - used_bytes(self.connection)
 
     def _learn(self, keys: Iterable[str]) -> None:
         for key in keys:
@@ -248,8 +248,12 @@ class Group:
             staged[key] = row = self._row(op, revision)
             seen[key] = revision if self._lives(row) else 0
             records.append(self._record(op, row))
+        if self.rate is not None and not frees_room(batch.ops):
+            self.rate.check(len(records))
         if self.present is not None:
             self._count_entries(staged, self.present)
+        if self.rate is not None:
+            self.rate.take(len(records))
         first = self.revision + 1
         self.revision, self.room = revision, room
         self.final.update(staged)
@@ -410,8 +414,11 @@ def transact(connection: Connection, target: Target, now_ms: int, work: Callable
             if group.journal or group.changed:
                 group.write()
                 target.check_still_there()
+                near = target.near and target.near.look(connection, group.context, target.size_bytes)
                 committing = True
                 connection.execute("COMMIT").close()
+                if near and target.near is not None:
+                    target.near.tell(near)
             target.keep_context(group.context)
             return result
         finally:

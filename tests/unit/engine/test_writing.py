@@ -5,7 +5,7 @@ import os
 import random
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -249,7 +249,7 @@ def random_op(chance: random.Random) -> Op:
 # Quotas
 
 
-def small(store: Store, **limits: int) -> Store:
+def small(store: Store, **limits: Any) -> Store:
     """Open the same keystore with smaller limits."""
     return store.another(Limits(**limits))
 

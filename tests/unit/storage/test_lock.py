@@ -198,3 +198,24 @@ def test_no_descriptor_is_left_over(root: Path, one_shot: bool) -> None:
         with take(root, one_shot), pytest.raises(BusyError):
             take(root, one_shot)
     assert os.listdir("/proc/self/fd") == before
+
+
+def test_what_took_the_place_of_a_lock_file_after_the_look_is_neither_locked_nor_written(
+    root: Path, tmp_path: Path
+) -> None:
+    take(root, one_shot=True).release()
+    victim, path = tmp_path / "victim", root.joinpath(*PARTS, NAME)
+    victim.write_bytes(b"not a lock")
+    victim.chmod(0o644)
+    path.unlink()
+    os.link(victim, path)
+    with open_root(str(root), *PARTS) as folder:
+        for way in (
+            lock._flock(folder, NAME),
+            lambda: lock.look(folder, NAME),
+            lambda: lock.mark(folder, NAME, lock.EVICTED, "address"),
+            lambda: lock.remove_dead(folder, NAME),
+        ):
+            with pytest.raises(UnsafePathError):
+                way()
+    assert (victim.read_bytes(), victim.stat().st_mode & 0o777) == (b"not a lock", 0o644)
