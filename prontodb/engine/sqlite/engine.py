@@ -10,6 +10,7 @@ import anyio
 
 from prontodb.engine.sqlite import fencing, folders, opening, transactions, upkeep, writing
 from prontodb.engine.sqlite.open_keystore import OpenKeystore
+from prontodb.engine.sqlite.snapshot import mark_of
 from prontodb.errors import AddressNotFoundError, BusyError, ClosedError, StorageFullError, UnavailableError
 from prontodb.log import event
 from prontodb.model.operation import frees_room
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from prontodb.model.address import Address
     from prontodb.model.clock import Clock
     from prontodb.model.entry import Entry
+    from prontodb.model.history import Mark
     from prontodb.model.operation import Changes, Fence, Op, Position, Receipt
     from prontodb.model.settings import Settings
     from prontodb.storage.connection import Connection
@@ -411,6 +413,10 @@ class SqliteKeyspace:
     async def position(self) -> Position:
         """See `Keyspace.position`."""
         return await (await self._store()).read(transactions.position)
+
+    async def mark(self) -> Mark:
+        """Return where the history stands."""
+        return (await (await self._store()).read(mark_of))[0]
 
     async def changes(self, since: Position, limit: int) -> Changes:
         """See `Keyspace.changes`."""
