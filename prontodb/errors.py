@@ -221,6 +221,11 @@ class QuotaExceededError(StorageFullError):
         super().__init__(f"{quota} of {allowed:,} is reached at this address; delete something or raise the setting")
 
 
+REFUSALS = (DeniedError, SecretError, FencedError, QuotaExceededError, CorruptError)
+"""What the log of denied and refused calls is for: rights, secrets, lost sessions, quotas, damage; no conflicts, misses
+and waits."""
+
+
 class CompactedError(ProntoError):
     """The changes asked for are no longer kept, or the keystore was replaced: start again from a scan."""
 

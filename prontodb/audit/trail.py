@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from prontodb.audit.chain import records_in
 from prontodb.audit.report import AuditRecord
 from prontodb.engine.sqlite import auditing
-from prontodb.errors import CorruptError
+from prontodb.errors import CorruptError, InvalidInputError
+from prontodb.model.moments import moment_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from prontodb.storage.connection import Connection
 
 NEWEST = 2**63 - 1
+MAX_RECORDS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +40,18 @@ class Wanted:
     def is_over(self, row: Row) -> bool:
         """True for a row before which there is nothing more that is asked for."""
         return self.since_revision is not None and row[0] < self.since_revision
+
+
+def wanted_records(*, key: object, session: object, since: object, limit: object) -> Wanted:
+    """Return what a caller asks for, checked: `since` is a revision, an aware datetime or ISO text."""
+    if not isinstance(key, str | None) or not isinstance(session, str | None):
+        raise InvalidInputError("key and session are texts")
+    if not isinstance(limit, int) or isinstance(limit, bool) or not 0 < limit <= MAX_RECORDS:
+        raise InvalidInputError(f"limit is a whole number from 1 to {MAX_RECORDS:,}")
+    if since is None or isinstance(since, bool) or not isinstance(since, int):
+        at_ms = None if since is None else moment_of(since)
+        return Wanted(key=key, session=session, since_ms=at_ms, limit=limit)
+    return Wanted(key=key, session=session, since_revision=since, limit=limit)
 
 
 def newest(connection: Connection, wanted: Wanted) -> tuple[list[AuditRecord], bool]:

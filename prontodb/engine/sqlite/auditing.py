@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from prontodb.storage.connection import Connection
 
     Row = tuple[int, object, object, object, object, object]
-    """Of the journal: rev, first_rev, at, session, records, chain; whatever is stored in their places."""
+    """Of the journal: rev, first_rev, at, session, records, chain; None for what is not of the column's type."""
     Stored = tuple[bytes | None, bytes | None, object, object]
     """Of an entry: key, value, expiry, revision."""
 
@@ -32,8 +32,9 @@ PAGE_BYTES = 4 * 1024 * 1024
 
 # Read as bytes and decoded here: text that is none would else end the whole page, and nobody could name the row.
 _COLUMNS = (
-    "rev, first_rev, at, CASE typeof(session) WHEN 'text' THEN CAST(session AS BLOB) END, "
-    "CASE typeof(records) WHEN 'text' THEN CAST(records AS BLOB) END, chain"
+    "rev, CASE typeof(first_rev) WHEN 'integer' THEN first_rev END, CASE typeof(at) WHEN 'integer' THEN at END, "
+    "CASE typeof(session) WHEN 'text' THEN CAST(session AS BLOB) END, "
+    "CASE typeof(records) WHEN 'text' THEN CAST(records AS BLOB) END, CASE typeof(chain) WHEN 'blob' THEN chain END"
 )
 _AFTER = f"SELECT {_COLUMNS} FROM journal WHERE rev > ? ORDER BY rev LIMIT ?"
 _BEFORE = f"SELECT {_COLUMNS} FROM journal WHERE rev < ? ORDER BY rev DESC LIMIT ?"
