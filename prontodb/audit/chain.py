@@ -11,7 +11,7 @@ A pure core: rows and anchors come in, the first thing that is wrong comes out. 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from prontodb.audit.report import CUT, DROPPED, EDITED, PRUNED, REORDERED, REWRITTEN, Finding, Point
 from prontodb.engine.sqlite.writing import next_chain
@@ -23,8 +23,18 @@ if TYPE_CHECKING:
     from prontodb.engine.sqlite.auditing import Row
     from prontodb.engine.sqlite.increment import JournalRow
 
-    Records = list[list[object]]
-    """Of one row of the journal: what was done, to which key, and what more there is to say of it."""
+
+Records = list[list[object]]
+"""Of one row of the journal: what was done, to which key, and what more there is to say of it."""
+
+
+class Recorded(NamedTuple):
+    """What one row of the journal tells: its first revision, when, by which session, and one record each."""
+
+    first: int
+    at_ms: int
+    session: str
+    records: Records
 
 
 class Walk:
@@ -56,24 +66,17 @@ class Walk:
         self._points = self._points[len(found) :]
         return found
 
-    def skip(self, floor: int, floor_chain: bytes) -> None:
-        """Go on from a floor that was raised under way: what lies before it was pruned while we looked."""
-        if floor > self.revision:
-            self.revision, self._chain = floor, floor_chain
-            self._here()
-
-    def page(self, rows: Sequence[Row]) -> list[tuple[int, Records]]:
-        """Take the next rows; return first revision and records of each that is sound, up to the first fault."""
-        sound: list[tuple[int, Records]] = []
+    def page(self, rows: Sequence[Row]) -> list[Recorded]:
+        """Take the next rows; return those that are sound, up to the first fault."""
+        sound: list[Recorded] = []
         for number, row in enumerate(rows):
-            first = self.revision + 1
             found = self._step(row, rows[number + 1 :])
             if found is None or self.fault is not None:
                 break
-            sound.append((first, found))
+            sound.append(found)
         return sound
 
-    def _step(self, row: Row, ahead: Sequence[Row]) -> Records | None:
+    def _step(self, row: Row, ahead: Sequence[Row]) -> Recorded | None:
         whole, first = _whole(row), self.revision + 1
         if whole is None:
             self._found(EDITED, row[0], "is not what was written there: it holds something else than its changes")
@@ -91,7 +94,7 @@ class Walk:
             self.revision, self._chain = rev, chain
             self.records += len(records)
             self._check_points()
-        return records
+        return Recorded(first_rev, at, session, records)
 
     def _found(self, kind: str, rev: int, what: str) -> None:
         first = min(self.revision + 1, rev)
@@ -140,6 +143,12 @@ def _whole(row: Row) -> tuple[JournalRow, Records] | None:
     if records is None or len(records) != rev - first_rev + 1:
         return None
     return (rev, first_rev, at, session, text, chain), records
+
+
+def recorded(row: Row) -> Recorded | None:
+    """Return what a row tells, whether or not it follows from the one before; None when it tells nothing."""
+    whole = _whole(row)
+    return None if whole is None else Recorded(whole[0][1], whole[0][2], whole[0][3], whole[1])
 
 
 def records_in(text: object) -> Records | None:

@@ -50,10 +50,10 @@ class DeniedLog:
 
     def _append(self, line: bytes) -> None:
         try:
-            folder = open_root(self._layout.root, REGISTRY)
+            root = open_root(self._layout.root)
         except FileNotFoundError:
-            return  # no root: nothing was denied that exists
-        with folder:
+            return  # nothing was denied that exists
+        with root, root.make(REGISTRY) as folder:
             found = folder.check_file(DENIED_FILE)
             if found is not None and found.st_size > MAX_BYTES:
                 # Two that come here at once may lose what the other has begun: at most a few lines.

@@ -20,6 +20,7 @@ from prontodb.model.address import Address
 from prontodb.model.clock import Clock
 from prontodb.model.layout import Layout
 from prontodb.model.moments import text_of
+from prontodb.registry import configuration
 
 if TYPE_CHECKING:
     from prontodb.audit.report import AddressAudit, AuditRecord, AuditReport
@@ -205,6 +206,7 @@ def log_denied(args: Args, error: ProntoError) -> None:
         address = environment.address(args) if word is None else Address.parse(word)
         session = os.environ.get("PRONTODB_SESSION", "").partition(":")[0] or None
         fields = fields_of(error, args.command, args.maybe("PATH"))
+        configuration.load(layout)  # a wrong settings file stops every command, and is no refusal of any
     except (ProntoError, OSError):
         return
     DeniedLog(layout, Clock()).record(session=session, address=address, **fields)

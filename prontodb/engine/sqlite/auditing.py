@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     Row = tuple[int, object, object, object, object, object]
     """Of the journal: rev, first_rev, at, session, records, chain; None for what is not of the column's type."""
-    Stored = tuple[bytes | None, bytes | None, object, object]
-    """Of an entry: key, value, expiry, revision."""
+    Stored = tuple[bytes | None, bytes | None, object, object, object, object]
+    """Of an entry: key, value, expiry, revision, created, updated; None for a number that is none."""
 
 PAGE_ROWS = 256
 """Rows of the journal read from one snapshot, so that a long look pins no checkpoint."""
@@ -41,7 +41,12 @@ _BEFORE = f"SELECT {_COLUMNS} FROM journal WHERE rev < ? ORDER BY rev DESC LIMIT
 _AT = f"SELECT {_COLUMNS} FROM journal WHERE rev >= ? ORDER BY rev LIMIT 1"
 _WITHIN_FLOOR = "SELECT rev FROM journal WHERE rev <= (SELECT floor FROM meta) ORDER BY rev LIMIT 1"
 _FLOOR_CHAIN = "SELECT floor_chain FROM meta"
-_STORED = "SELECT CAST(namespace_key AS BLOB), CAST(value AS BLOB), ttl_expires_at, rev FROM kvstore ORDER BY id"
+_STORED = (
+    "SELECT CAST(namespace_key AS BLOB), CASE typeof(value) WHEN 'text' THEN CAST(value AS BLOB) END, "
+    "CASE typeof(ttl_expires_at) WHEN 'integer' THEN ttl_expires_at WHEN 'null' THEN NULL ELSE 0 END, "
+    "CASE typeof(rev) WHEN 'integer' THEN rev END, CASE typeof(created_at) WHEN 'integer' THEN created_at END, "
+    "CASE typeof(updated_at) WHEN 'integer' THEN updated_at END FROM kvstore ORDER BY id"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -151,18 +151,6 @@ def test_an_anchor_in_the_pruned_part_says_nothing_and_one_at_its_end_must_fit()
     assert (lie.kind, lie.until) == (PRUNED, 4)
 
 
-def test_what_is_pruned_under_way_is_skipped() -> None:
-    rows = journal([1, 1, 1, 1])
-    chain = rows[2][CHAIN]
-    assert isinstance(chain, bytes)
-    walk = Walk(0, CHAIN_START, [point(rows[1]), point(rows[3])])
-    walk.page(rows[:1])
-    walk.skip(3, chain)
-    walk.page(rows[3:])
-    walk.end()
-    assert (walk.fault, walk.anchor) == (None, point(rows[3]))
-
-
 @pytest.mark.parametrize("records", ['[["set","k","00",null],["set","k","00",null]]', "[" * 100_000, '{"a":1}'])
 def test_records_that_are_none_are_an_edit_even_with_a_chain_that_holds(records: str) -> None:
     rows = linked([edited(journal([1])[0], RECORDS, records)])
