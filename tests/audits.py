@@ -7,7 +7,11 @@ from binascii import crc32
 from pathlib import Path
 from typing import Any
 
+from prontodb.audit.report import AuditReport
+from prontodb.audits import Audits
 from prontodb.engine.sqlite.writing import next_chain
+from prontodb.model.clock import Clock
+from prontodb.model.layout import Layout
 from prontodb.storage import connection as sqlite
 from tests.managing import managed
 
@@ -48,6 +52,18 @@ async def recorded(root: Path, sessions: int = 1, changes: int = 5, address: str
             async with manager.session(user, cursor) as keystore:
                 for change in range(changes):
                     await keystore.set(f"key{change}", f"value {session}.{change} of {address}")
+
+
+def accusations(root: Path) -> list[str]:
+    """What `audit verify` finds at any address."""
+    audits = Audits(Layout(str(root)), Clock(), 1.0, lambda: ())
+    work = audits.verify()
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            report: AuditReport = end.value
+            return [f"{one.address}: {found.what}" for one in report.addresses for found in one.findings]
 
 
 def checksum(key: str, value: str, created_at: int, updated_at: int, expires_at: int | None, revision: int) -> int:

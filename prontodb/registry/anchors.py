@@ -85,7 +85,7 @@ class AnchorRegistry:
             for anchor in anchors:
                 put(connection, anchor)
 
-        self._deferrable(work)
+        self._deferrable(work, make=bool(anchors))
 
     def accept(self, address: Address, anchor: Anchor | None) -> None:
         """Forget what an address had, and keep this one alone, if any; raises when that is not possible."""
@@ -99,7 +99,9 @@ class AnchorRegistry:
 
     def forget(self, address: Address) -> None:
         """Drop those of an address that is gone."""
-        self._deferrable(lambda connection: connection.execute(_FORGET, (address.user, address.cursor)).close())
+        self._deferrable(
+            lambda connection: connection.execute(_FORGET, (address.user, address.cursor)).close(), make=False
+        )
 
     def move(self, old: Address, new: Address) -> None:
         """Hand those of `old` on to `new`, which is the same keystore."""
@@ -108,10 +110,12 @@ class AnchorRegistry:
             connection.execute(_FORGET, (new.user, new.cursor)).close()
             connection.execute(_MOVE, (old.user, old.cursor, new.user, new.cursor)).close()
 
-        self._deferrable(work)
+        self._deferrable(work, make=False)
 
-    def _deferrable(self, work: Callable[[Connection], None]) -> None:
+    def _deferrable(self, work: Callable[[Connection], None], *, make: bool = True) -> None:
         try:
-            self._index.write(work)
+            # Where there is no index, there is nothing to take away, and none is made for that.
+            if make or self._index.exists():
+                self._index.write(work)
         except ProntoError as error:
             event("registry.deferred", reason=str(error))

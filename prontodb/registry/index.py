@@ -74,6 +74,14 @@ class Index:
         finally:
             connection.close()
 
+    def exists(self) -> bool:
+        """True when there is an index, sound or not."""
+        try:
+            with open_root(self._layout.root, REGISTRY) as folder:
+                return folder.check_file(self._file) is not None
+        except FileNotFoundError:
+            return False
+
     def write(self, work: Callable[[sqlite.Connection], None]) -> None:
         """Run `work` in one transaction, on a new index where there is none or a damaged one."""
         with make_root(self._layout.root, REGISTRY) as folder:
