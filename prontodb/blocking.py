@@ -334,6 +334,8 @@ class SessionManager:
     backups = _waiting(manager.SessionManager.backups)
     verify = _waiting(manager.SessionManager.verify)
     prune = _waiting(manager.SessionManager.prune)
+    verify_audit = _waiting(manager.SessionManager.verify_audit)
+    audit = _waiting(manager.SessionManager.audit)
     compact = _waiting(manager.SessionManager.compact)
     reap = _waiting(manager.SessionManager.reap)
     restore = _waiting(manager.SessionManager.restore)

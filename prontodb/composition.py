@@ -11,6 +11,7 @@ from warnings import warn
 import anyio
 
 from prontodb.addresses import AddressBook
+from prontodb.audit.denied import DeniedLog
 from prontodb.encryption.keyring import Keyring
 from prontodb.encryption.sources import encrypts_new_by, source_from
 from prontodb.engine.sqlite.engine import SqliteEngine
@@ -139,6 +140,8 @@ async def open_manager(
     event("manager.opened", root=layout.root, max_open_keystores=engine.max_open, descriptor_limit=descriptors)
     error: BaseException | None = None
     terminated: list[int] = []
+    denied = DeniedLog(layout, clock)
+    denied.listen()
     try:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(live.watch)
@@ -163,6 +166,7 @@ async def open_manager(
                     event("sessions.left", sessions=left)
                     warn(f"not ended in {CLOSE_S:g} s: {', '.join(left)}", ResourceWarning, stacklevel=2)
             finally:
+                denied.stop()
                 await engine.close()
         event("manager.closed", root=layout.root)
     if error is None and terminated:

@@ -233,6 +233,11 @@ class QuotaExceededError(StorageFullError):
         super().__init__(message)
 
 
+REFUSALS = (DeniedError, SecretError, FencedError, QuotaExceededError, CorruptError)
+"""What the log of denied and refused calls is for: rights, secrets, lost sessions, quotas, damage; no conflicts, misses
+and waits."""
+
+
 class CompactedError(ProntoError):
     """The changes asked for are no longer kept, or the keystore was replaced: start again from a scan."""
 

@@ -11,12 +11,27 @@ if TYPE_CHECKING:
     from typing import Any, TextIO
 
 _emit: list[Callable[..., None]] = []
+_heard: dict[str, tuple[Callable[..., None], ...]] = {}
 
 
 def event(name: str, **fields: object) -> None:
     """Report that something happened, such as `address.created`; costs a list test when logging is off."""
     for emit in _emit:
         emit(name, **fields)
+    for hear in _heard.get(name, ()) if _heard else ():
+        hear(**fields)
+
+
+def listen(name: str, hear: Callable[..., None]) -> None:
+    """Call `hear(**fields)` with every event of this name, whether or not events are shown; it must not raise."""
+    _heard[name] = (*_heard.get(name, ()), hear)
+
+
+def stop_listening(name: str, hear: Callable[..., None]) -> None:
+    """Take `listen` back."""
+    _heard[name] = tuple(other for other in _heard.get(name, ()) if other != hear)
+    if not _heard[name]:
+        del _heard[name]
 
 
 def enable(stream: TextIO, *, as_json: bool = False) -> None:

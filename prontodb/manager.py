@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from prontodb import copying, transfer
 from prontodb.addresses import AddressBook
+from prontodb.audit.trail import wanted_records
 from prontodb.backup.history import Until
 from prontodb.doctor import examine
 from prontodb.engine.sqlite import cloning
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from prontodb.addresses import AddressReport, AddressRow
+    from prontodb.audit.report import AuditRecord, AuditReport
     from prontodb.backup.container import Listing
     from prontodb.backup.create import BackupReport
     from prontodb.backup.prune import PruneReport
@@ -312,6 +314,30 @@ class SessionManager:
     async def prune(self, *, dry_run: bool = False, progress: Show = None) -> PruneReport:
         """Remove the backups that the retention policy does not keep; `dry_run` only says which."""
         return await self._upkeep.drive(lambda _: self._upkeep.work.prune(dry_run=dry_run), progress)
+
+    async def verify_audit(self, address: Address | str | None = None, *, progress: Show = None) -> AuditReport:
+        """Test the journal of an address, or of all, against itself, its anchors and the entries; see `ops/audit.md`.
+
+        The first bad record of each is named in the report, and how far back the anchors reach. Never blocks a writer.
+        """
+        wanted = () if address is None else (as_address(address),)
+        return await self._upkeep.drive(lambda stop: self._upkeep.work.audits.verify(wanted, stop=stop), progress)
+
+    async def audit(
+        self,
+        address: Address | str,
+        *,
+        key: str | None = None,
+        session: str | None = None,
+        since: int | str | datetime | None = None,
+        limit: int = 100,
+    ) -> list[AuditRecord]:
+        """Return the last records of an address's journal, the newest last: who changed what, and when.
+
+        Of one `key`, of one `session`, `since` a revision or a moment (an aware datetime, or ISO text).
+        """
+        place, wanted = as_address(address), wanted_records(key=key, session=session, since=since, limit=limit)
+        return (await self._engine.beside(lambda: self._upkeep.work.audits.records(place, wanted)))[0]
 
     async def compact(self, *, progress: Show = None) -> CompactReport:
         """Prune journals, give free pages back to the disk and cut logs: files really shrink."""

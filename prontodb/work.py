@@ -11,6 +11,7 @@ import random
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from prontodb.audits import Audits
 from prontodb.backup import prune
 from prontodb.backup.chain import Chains
 from prontodb.backup.container import Container, new_backup_id
@@ -59,6 +60,8 @@ if TYPE_CHECKING:
     from prontodb.registry.jobs import Check, JobRegistry
 
 DAY_MS = 86_400_000
+AUDIT_WAIT_S = 0.5
+"""How long the registry of anchors is waited for."""
 SECOND = "second:"
 """Stands before the id of a backup in the second place, where what is known of it is kept."""
 NO_LIMIT = Until()
@@ -74,6 +77,7 @@ class Work:
         self._layout, self._settings, self._clock = layout, settings, clock
         self._lifecycle, self._jobs = lifecycle, jobs
         self._undoing = Undoing(layout, lifecycle, jobs)
+        self.audits = Audits(layout, clock, min(settings.wait_s, AUDIT_WAIT_S), self._vouching)
 
     # Sweep, compact
 
@@ -156,6 +160,18 @@ class Work:
             leave_out=frozenset(leave_out),
         )
         return (yield from compacting.steps())
+
+    # Audit
+
+    def _vouching(self) -> list[tuple[str, Container]]:
+        """Return where backups lie whose manifests tell where histories stood: here, and in the second place."""
+        found = [("backup", Container.of_root(self._layout))]
+        try:
+            second = self.second_place()
+        except ProntoError as error:
+            event("audit.note", reason=str(error))
+            second = None
+        return found if second is None else [*found, ("second place", Container(second, by_kind=True))]
 
     # Backups
 

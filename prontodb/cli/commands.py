@@ -9,9 +9,10 @@ ADDRESS = "Addresses"
 SESSION = "Sessions"
 BACKUP = "Backups and jobs"
 TRANSFER = "In and out"
+AUDIT = "Audit"
 ABOUT = "About this root"
 
-GROUPS = (DATA, LISTING, LIFETIME, ADDRESS, SESSION, BACKUP, TRANSFER, ABOUT)
+GROUPS = (DATA, LISTING, LIFETIME, ADDRESS, SESSION, BACKUP, TRANSFER, AUDIT, ABOUT)
 
 COMMANDS = {
     "set": ("data", "do_set", "store a value: an argument, or what is piped", DATA),
@@ -61,6 +62,10 @@ COMMANDS = {
     "export": ("transfer", "do_export", "print entries as JSON lines", TRANSFER),
     "import": ("transfer", "do_import", "store entries from JSON lines", TRANSFER),
     "migrate": ("migrating", "do_migrate", "bring an old database, folder or backup over", TRANSFER),
+    "audit verify": ("auditing", "do_audit_verify", "test that the journals are as they were written", AUDIT),
+    "audit show": ("auditing", "do_audit_show", "print who changed what, and when", AUDIT),
+    "audit anchors": ("auditing", "do_audit_anchors", "print what the journals are held against", AUDIT),
+    "audit accept": ("auditing", "do_audit_accept", "take what lies at an address for right", AUDIT),
     "settings show": ("about", "do_settings_show", "print every setting of this root", ABOUT),
     "settings check": ("about", "do_settings_check", "say whether the settings file is right", ABOUT),
     "doctor": ("about", "do_doctor", "examine this root, and repair it on request", ABOUT),

@@ -35,7 +35,7 @@ _MEANING = {
     "--ttl": "lifetime: 90 (seconds), 15m, 24h, 7d; never",
     "--absent": "expect that there is no such entry",
     "--prefix": "what whole keys begin with, literally",
-    "--since": "go on where an earlier watch ended",
+    "--since": "from there on: where an earlier watch ended; of an audit, a revision or a moment",
     "--count": "end after so many changes",
     "--timeout": "end after so many seconds",
     "--to-user": "the user to copy to",
@@ -68,6 +68,9 @@ _MEANING = {
     "--report": "write every reported row into this file, as JSON lines",
     "--save-plan": "write the plan into this file",
     "--plan": "apply this saved plan, if its source is still the same",
+    "--key": "only the changes of this one whole key",
+    "--session": "only the changes of this session",
+    "--denied": "the calls that were denied or refused, of all addresses",
     "--scratch": "where private copies of the source lie meanwhile (default: TMPDIR)",
 }
 _EVERYWHERE = ("--user", "--cursor", "--root", "--json", "--quiet", "--log", "--debug")

@@ -8,7 +8,7 @@ import sys
 from prontodb.cli import output
 from prontodb.cli.commands import COMMANDS
 from prontodb.cli.parsing import Args, Line, Syntax, UsageError, match
-from prontodb.errors import InvalidInputError, ProntoError, shown
+from prontodb.errors import REFUSALS, InvalidInputError, ProntoError, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -86,7 +86,20 @@ def _run(line: Line) -> int:
     _enable_log(args)
     if name not in _READING:
         _end_on_sigterm()
-    return handler(args)
+    try:
+        return handler(args)
+    except ProntoError as error:
+        _log_denied(args, error)
+        raise
+
+
+def _log_denied(args: Args, error: ProntoError) -> None:
+    """Keep a call that was denied or refused in the audit's log of those, as far as that can be done."""
+    if not isinstance(error, REFUSALS):
+        return
+    from prontodb.cli.auditing import log_denied
+
+    log_denied(args, error)
 
 
 def _enable_log(args: Args) -> None:

@@ -70,6 +70,9 @@ OPTIONS: dict[str, str | None] = {
     "--save-plan": "FILE",
     "--plan": "FILE",
     "--scratch": "DIR",
+    "--key": "KEY",
+    "--session": "SESSION",
+    "--denied": None,
 }
 """Every option there is; the text is what its value is called, None a switch."""
 

@@ -15,8 +15,10 @@ from prontodb.storage import connection as sqlite
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from prontodb.model.history import Mark
+    from prontodb.registry.anchors import AnchorRegistry
+
 APPLICATION_ID = 0x50724152  # "PrAR"
-FORMAT = 1
 _SCHEMA = (
     "CREATE TABLE addresses (user TEXT NOT NULL, cursor TEXT NOT NULL, state TEXT NOT NULL, "
     "created_at INTEGER, target TEXT, PRIMARY KEY (user, cursor)) WITHOUT ROWID"
@@ -71,12 +73,12 @@ class AddressRegistry:
     """The index of addresses of one root."""
 
     def __init__(self, layout: Layout, *, wait_s: float, one_shot: bool) -> None:
+        self._layout, self._wait_s, self._one_shot = layout, wait_s, one_shot
         self._index = Index(
             layout,
             ADDRESS_REGISTRY_FILE,
             "the address registry",
             application_id=APPLICATION_ID,
-            version=FORMAT,
             schema=(_SCHEMA,),
             wait_s=wait_s,
             one_shot=one_shot,
@@ -139,6 +141,7 @@ class AddressRegistry:
     def deleted(self, address: Address) -> None:
         """Forget an address."""
         self._deferrable(lambda: self.remove(address))
+        self._anchors().forget(address)
 
     def renaming(self, old: Address, new: Address) -> None:
         """Note that `old` is about to become `new`."""
@@ -154,6 +157,19 @@ class AddressRegistry:
             connection.execute(_DELETE, (old.user, old.cursor)).close()
 
         self._deferrable(lambda: self._index.write(work))
+        self._anchors().move(old, new)
+
+    def placed(self, address: Address, mark: Mark, at_ms: int) -> None:
+        """Note that a restore has put another keystore there."""
+        from prontodb.model.anchor import RESTORED, Anchor
+
+        self._anchors().add(Anchor(address, mark, at_ms, RESTORED))
+
+    def _anchors(self) -> AnchorRegistry:
+        # Here alone: a one-shot write of an address that exists pays nothing for them.
+        from prontodb.registry.anchors import AnchorRegistry
+
+        return AnchorRegistry(self._layout, wait_s=self._wait_s, one_shot=self._one_shot)
 
     def _deferrable(self, update: Callable[[], None]) -> None:
         """Update the index if that can be done: data never fails for an index; the next listing heals it."""

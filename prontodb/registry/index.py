@@ -32,17 +32,29 @@ class Index:
         what: str,
         *,
         application_id: int,
-        version: int,
         schema: tuple[str, ...],
+        steps: tuple[tuple[str, ...], ...] = (),
         wait_s: float,
         one_shot: bool,
     ) -> None:
+        """`schema` makes format 1 of the index; each of `steps` what the next format has besides."""
         self._layout, self._file, self._what = layout, file, what
-        self._application_id, self._version, self._schema = application_id, version, schema
+        self._application_id = application_id
+        self._parts = (schema, *steps)
         self._wait_s, self._one_shot = wait_s, one_shot
 
-    def select(self, query: str, parameters: tuple[object, ...] = ()) -> list[Any]:
-        """Return the rows of a query; none when there is no index yet. Raises when it is damaged."""
+    @property
+    def _version(self) -> int:
+        return len(self._parts)
+
+    def _schema(self, version: int) -> tuple[str, ...]:
+        return tuple(statement for part in self._parts[:version] for statement in part)
+
+    def select(self, query: str, parameters: tuple[object, ...] = (), *, since: int = 1) -> list[Any]:
+        """Return the rows of a query; none when there is no index yet. Raises when it is damaged.
+
+        None either from an index of a format before `since`: reading changes nothing, so it is not brought up to date.
+        """
         try:
             with open_root(self._layout.root, REGISTRY) as folder:
                 if folder.check_file(self._file) is None:
@@ -56,11 +68,19 @@ class Index:
         except FileNotFoundError:
             return []
         try:
-            return sqlite.rows(connection, query, parameters)
+            return sqlite.rows(connection, query, parameters) if _format_of(connection) >= since else []
         except sqlite.ERRORS as error:
             raise sqlite.translated(error, self._layout.path(REGISTRY, self._file)) from error
         finally:
             connection.close()
+
+    def exists(self) -> bool:
+        """True when there is an index, sound or not."""
+        try:
+            with open_root(self._layout.root, REGISTRY) as folder:
+                return folder.check_file(self._file) is not None
+        except FileNotFoundError:
+            return False
 
     def write(self, work: Callable[[sqlite.Connection], None]) -> None:
         """Run `work` in one transaction, on a new index where there is none or a damaged one."""
@@ -85,7 +105,11 @@ class Index:
         if folder.check_file(self._file) is None:
             self._begin(folder, damaged=False)
         try:
-            return self._connect(folder)
+            connection = self._connect(folder)
+            if _format_of(connection) == self._version:
+                return connection
+            connection.close()
+            self._upgrade(folder)
         except CorruptError:
             self._begin(folder, damaged=True)
         except UnavailableError:
@@ -111,18 +135,52 @@ class Index:
         found = folder.stat(self._file)
         connection = sqlite.connect(path, mode=mode, durability="relaxed", busy_timeout_ms=busy_ms, found=found)
 
-        def check() -> None:
-            sqlite.check_format(
-                connection,
-                path,
-                application_id=self._application_id,
-                version=self._version,
-                schema=frozenset(self._schema),
-                wal=mode == sqlite.READ_WRITE,
-            )
+        return sqlite.checked(connection, path, lambda: self._check(connection, path, wal=mode == sqlite.READ_WRITE))
+
+    def _check(self, connection: sqlite.Connection, path: str, *, wal: bool, changing: bool = False) -> None:
+        """Raise unless it is this index, in this format or an older one; `changing`: its schema may be added to."""
+        found = _format_of(connection)
+        version = found if 0 < found < self._version else self._version
+        sqlite.check_format(
+            connection,
+            path,
+            application_id=self._application_id,
+            version=version,
+            schema=frozenset(self._schema(version)),
+            wal=wal,
+        )
+        if not changing:
             sqlite.lock_down(connection)
 
-        return sqlite.checked(connection, path, check)
+    def _upgrade(self, folder: Folder) -> None:
+        """Bring an index of an older format up to date in one transaction, after a copy of it was made."""
+        path = f"{folder.path}/{self._file}"
+        with self._held(f"bring {self._what} up to date"):
+            old = self._connect(folder)
+            try:
+                before = _format_of(old)
+                if before == self._version:
+                    return  # another process has done it meanwhile
+                copy = f"{self._file}.format{before}-{os.urandom(4).hex()}"
+                folder.create(copy, b"")
+                sqlite.vacuum_into(old, f"{folder.path}/{copy}", lambda: False)
+            except sqlite.ERRORS as error:
+                raise sqlite.translated(error, path) from error
+            finally:
+                old.close()
+            busy_ms = round(self._wait_s * 1_000)
+            connection = sqlite.connect(path, durability="relaxed", busy_timeout_ms=busy_ms)
+            sqlite.checked(connection, path, lambda: self._check(connection, path, wal=True, changing=True))
+            try:
+                connection.execute("BEGIN IMMEDIATE").close()
+                for statement in self._schema(self._version)[len(self._schema(before)) :]:
+                    connection.execute(statement).close()
+                connection.execute(f"PRAGMA user_version={self._version:d}").close()
+                connection.execute("COMMIT").close()
+            except sqlite.ERRORS as error:
+                raise sqlite.translated(error, path) from error
+            finally:
+                connection.close()
 
     def _held(self, purpose: str) -> lock.HeldLock:
         return lock.acquire(
@@ -165,7 +223,7 @@ class Index:
             f"{folder.path}/{staged}",
             (),
             (
-                *((statement, ()) for statement in self._schema),
+                *((statement, ()) for statement in self._schema(self._version)),
                 (f"PRAGMA application_id={self._application_id}", ()),
                 (f"PRAGMA user_version={self._version}", ()),
                 *inserts,
@@ -173,3 +231,8 @@ class Index:
             durability="relaxed",
         )
         folder.rename(staged, self._file)
+
+
+def _format_of(connection: sqlite.Connection) -> int:
+    found: int = sqlite.one(connection, "PRAGMA user_version")[0]
+    return found

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from prontodb.storage.connection import Connection
 
 APPLICATION_ID = 0x50724A42  # "PrJB"
-FORMAT = 1
 _SCHEMA = (
     "CREATE TABLE runs (id INTEGER PRIMARY KEY, job TEXT NOT NULL, beat_at INTEGER NOT NULL, "
     "started_at INTEGER NOT NULL, ended_at INTEGER, outcome TEXT, missed INTEGER NOT NULL, attempt INTEGER NOT NULL, "
@@ -95,7 +94,6 @@ class JobRegistry:
             JOB_REGISTRY_FILE,
             "the registry of jobs",
             application_id=APPLICATION_ID,
-            version=FORMAT,
             schema=_SCHEMA,
             wait_s=wait_s,
             one_shot=one_shot,

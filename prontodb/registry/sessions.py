@@ -13,22 +13,17 @@ from prontodb.log import event
 from prontodb.model import strict_json
 from prontodb.model.address import Address
 from prontodb.model.holder import MODES, Holder, Process, is_session_id
-from prontodb.model.layout import SESSION_REGISTRY_FILE, Layout
 from prontodb.model.value import Value
-from prontodb.registry.index import Index
+from prontodb.registry.anchors import put
+from prontodb.registry.session_index import session_index
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from prontodb.model.anchor import Anchor
+    from prontodb.model.layout import Layout
     from prontodb.storage import connection as sqlite
 
-APPLICATION_ID = 0x50725352  # "PrSR"
-FORMAT = 1
-_SCHEMA = (
-    "CREATE TABLE sessions (id TEXT PRIMARY KEY, user TEXT NOT NULL, cursor TEXT NOT NULL, mode TEXT NOT NULL, "
-    "pid INTEGER NOT NULL, started INTEGER, boot TEXT, host TEXT NOT NULL, pid_namespace TEXT, program TEXT NOT NULL, "
-    "labels TEXT NOT NULL, started_at INTEGER NOT NULL, last_seen_at INTEGER NOT NULL, epoch INTEGER) WITHOUT ROWID"
-)
 _ALL = (
     "SELECT id, user, cursor, mode, pid, started, boot, host, pid_namespace, program, labels, started_at, "
     "last_seen_at, epoch FROM sessions"
@@ -72,37 +67,32 @@ class SessionRegistry:
     """The index of sessions of one root."""
 
     def __init__(self, layout: Layout, *, wait_s: float, one_shot: bool) -> None:
-        self._index = Index(
-            layout,
-            SESSION_REGISTRY_FILE,
-            "the registry of sessions",
-            application_id=APPLICATION_ID,
-            version=FORMAT,
-            schema=(_SCHEMA,),
-            wait_s=wait_s,
-            one_shot=one_shot,
-        )
+        self._index = session_index(layout, wait_s=wait_s, one_shot=one_shot)
 
     def rows(self) -> list[SessionRow]:
         """Return every row, the oldest session first. Raises when the index is damaged."""
         found = [_row(*columns) for columns in self._index.select(_ALL)]
         return sorted((row for row in found if row is not None), key=lambda row: row.holder.since_ms)
 
-    def update(self, present: Iterable[SessionRow], gone: Iterable[str] = ()) -> None:
-        """Write the rows of sessions that live and remove those of others, in one transaction."""
+    def update(self, present: Iterable[SessionRow], gone: Iterable[str] = (), anchors: Iterable[Anchor] = ()) -> None:
+        """Write the rows of sessions that live, remove those of others, and keep anchors, in one transaction."""
         rows = [_columns(row) for row in present]
         ids = json.dumps(list(gone))
 
         def work(connection: sqlite.Connection) -> None:
             connection.execute(_REMOVE, (ids,)).close()
             connection.executemany(_PUT, rows).close()
+            for anchor in anchors:
+                put(connection, anchor)
 
         self._index.write(work)
 
-    def update_if_possible(self, present: Iterable[SessionRow], gone: Iterable[str] = ()) -> bool:
+    def update_if_possible(
+        self, present: Iterable[SessionRow], gone: Iterable[str] = (), anchors: Iterable[Anchor] = ()
+    ) -> bool:
         """`update`, unless the index cannot be used now: no session fails for its description."""
         try:
-            self.update(present, gone)
+            self.update(present, gone, anchors)
         except ProntoError as error:
             event("registry.deferred", reason=str(error))
             return False

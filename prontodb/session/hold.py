@@ -8,22 +8,27 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from prontodb.engine.sqlite import fencing
+from prontodb.engine.sqlite.snapshot import mark_of
 from prontodb.errors import AddressNotFoundError, BusyError, CorruptError, FencedError, ProntoError
 from prontodb.log import event
+from prontodb.model.anchor import Anchor
 from prontodb.model.holder import EXCLUSIVE
 from prontodb.registry.sessions import SessionRow
 from prontodb.session.door import put_out
+from prontodb.storage import connection as sqlite
 from prontodb.storage.lock import EVICTED, POLL_S, TRIES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from prontodb.engine.sqlite.context import Target
     from prontodb.model.address import Address
     from prontodb.model.clock import Clock
     from prontodb.model.layout import Layout
     from prontodb.model.limits import Limits
     from prontodb.registry.sessions import SessionRegistry
     from prontodb.session.door import Door, Stay
+    from prontodb.storage.connection import Connection
 
 
 class Holding:
@@ -80,16 +85,20 @@ class Holding:
         )
 
     def _end(self, stay: Stay) -> None:
-        epoch = stay.holder.epoch
+        epoch, address = stay.holder.epoch, stay.address
+        anchors: list[Anchor] = []
+
+        def fence(connection: Connection, target: Target, now_ms: int) -> None:
+            fencing.evict(connection, target, epoch or 0, now_ms)
+            try:
+                anchors.append(Anchor(address, mark_of(connection)[0], now_ms, stay.session))
+            except (ProntoError, *sqlite.ERRORS) as error:
+                # The session is ended by now, and must not be ended a second time for want of an anchor.
+                event("session.not_anchored", address=address, session=stay.session, reason=type(error).__name__)
+
         try:
             if epoch is not None:
-                fencing.at(
-                    self._layout,
-                    stay.address,
-                    self._limits,
-                    self._clock,
-                    lambda connection, target, now_ms: fencing.evict(connection, target, epoch, now_ms),
-                )
+                fencing.at(self._layout, stay.address, self._limits, self._clock, fence)
         except (AddressNotFoundError, CorruptError, FencedError):
             stay.end()  # nothing that anybody could write to, or somebody else's
         except ProntoError as error:
@@ -98,5 +107,5 @@ class Holding:
             stay.lock.abandon()
         else:
             stay.end()
-        self._registry.update_if_possible((), [stay.session])
+        self._registry.update_if_possible((), [stay.session], anchors)
         event("session.closed", address=stay.address, session=stay.session)

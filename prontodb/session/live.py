@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import anyio
 
 from prontodb.cache import LOOK_EVERY_S, Cache
-from prontodb.errors import BusyError, ClosedError, ProntoError
+from prontodb.errors import BusyError, ClosedError, FencedError, ProntoError
 from prontodb.keystore import Keystore
 from prontodb.log import event
+from prontodb.model.anchor import Anchor
 from prontodb.model.holder import new_session_id
 from prontodb.model.operation import Fence
 from prontodb.registry.sessions import SessionRow
@@ -39,6 +40,8 @@ BEAT_S = 10.0
 """How often all sessions of a process say in the registry that they are there; for people only."""
 CLOSE_S = 5.0
 """How long closing all sessions may take."""
+MAX_WAITING_ANCHORS = 10_000
+"""Kept while the registry cannot be written."""
 
 
 class Live:
@@ -250,14 +253,26 @@ class LiveSessions:
             return
         live.ended = True
         live.keystore.close(reason)
+        anchor: Anchor | None = None
         try:
             await live.keyspace.withdraw(live.fence)
+            if not isinstance(reason, FencedError):
+                anchor = await self._anchor(live)
         finally:
             live.stay.end()
             self._engine.free_descriptor()
             del self._live[live.stay.session]
-            self._roll.leave(live.stay.session)
+            self._roll.leave(live.stay.session, anchor)
             event("session.closed", address=live.stay.address, session=live.stay.session)
+
+    async def _anchor(self, live: Live) -> Anchor | None:
+        """Return where the history stands at the end of a session; None when that cannot be read now."""
+        try:
+            mark = await live.keyspace.mark()
+        except ProntoError as error:
+            event("session.not_anchored", address=live.stay.address, session=live.stay.session, reason=str(error))
+            return None
+        return Anchor(live.stay.address, mark, self._clock.wall_ms(), live.stay.session)
 
     async def close(self) -> list[str]:
         """End every session, the newest first; return those that could not be ended in time. Shield this."""
@@ -323,6 +338,7 @@ class _Roll:
         self._present: dict[str, SessionRow] = {}
         self._new: set[str] = set()
         self._gone: set[str] = set()
+        self._anchors: list[Anchor] = []
         self._writing = anyio.Lock()
 
     async def enter(self, address: Address, stay: Stay) -> None:
@@ -331,8 +347,10 @@ class _Roll:
         self._new.add(stay.session)
         await self.flush()
 
-    def leave(self, session: str) -> None:
-        """Have the row of a session removed with the next write."""
+    def leave(self, session: str, anchor: Anchor | None = None) -> None:
+        """Have the row of a session removed with the next write, and in that same commit its anchor kept."""
+        if anchor is not None:
+            self._anchors.append(anchor)
         self._new.discard(session)
         if self._present.pop(session, None) is not None:
             self._gone.add(session)
@@ -347,11 +365,15 @@ class _Roll:
     async def flush(self) -> None:
         """Write what changed, if the registry can be used; who comes meanwhile is written with the next."""
         async with self._writing:
-            if not self._new and not self._gone:
+            if not self._new and not self._gone and not self._anchors:
                 return
-            new, gone = self._new, self._gone
+            new, gone, anchors = self._new, self._gone, self._anchors
             rows = [self._present[session] for session in new]
-            self._new, self._gone = set(), set()
-            if not await self._engine.beside(lambda: self._registry.update_if_possible(rows, gone), brief=True):
+            self._new, self._gone, self._anchors = set(), set(), []
+            if not await self._engine.beside(
+                lambda: self._registry.update_if_possible(rows, gone, anchors), brief=True
+            ):
                 self._new |= new & self._present.keys()
                 self._gone |= gone
+                # An index that cannot be written for long must not fill the memory: the last ones say the most.
+                self._anchors = [*anchors, *self._anchors][-MAX_WAITING_ANCHORS:]

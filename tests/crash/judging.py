@@ -8,6 +8,7 @@ from prontodb.direct import OneShot, lifecycle, run
 from prontodb.model.clock import Clock
 from prontodb.model.layout import Layout
 from prontodb.model.limits import Limits
+from tests.audits import accusations
 from tests.checking import root_faults
 from tests.crash import worker
 from tests.crash.tracing import Call
@@ -35,7 +36,8 @@ def judged(root: Path, acknowledged: int) -> list[str]:
                 faults.append(f"the next command at {address} did nothing")
     worker.publish("{}").act(str(root), "full")
     heal(root)
-    return faults + root_faults(str(root))
+    # Neither a change without its record nor a record without its change, and nobody accused for a crash.
+    return faults + accusations(root) + root_faults(str(root))
 
 
 def heal(root: Path) -> None:

@@ -123,6 +123,8 @@ async def jobs(manager: SessionManager) -> None:
     assert_type((await manager.prune(dry_run=True)).removed, tuple[str, ...])
     assert_type((await manager.compact()).freed_bytes, int)
     assert_type((await manager.reap()).sessions, tuple[str, ...])
+    assert_type([one.is_sound for one in (await manager.verify_audit("a/b")).addresses], list[bool])
+    assert_type([one.key for one in await manager.audit("a/b", key="k", since=5, limit=10)], list[str])
     restored = await manager.restore(user="a", cursor="b", to="c/d", at="2026-11-21", into="/other")
     assert_type(restored.restored[0].target, Address)
     assert_type(await manager.undo_restore("a/b"), None)

@@ -10,7 +10,17 @@ import anyio
 
 from prontodb.engine.sqlite import fencing, folders, opening, transactions, upkeep, writing
 from prontodb.engine.sqlite.open_keystore import OpenKeystore
-from prontodb.errors import AddressNotFoundError, BusyError, ClosedError, StorageFullError, UnavailableError
+from prontodb.engine.sqlite.snapshot import mark_of
+from prontodb.errors import (
+    REFUSALS,
+    AddressNotFoundError,
+    BusyError,
+    ClosedError,
+    CorruptError,
+    StorageFullError,
+    UnavailableError,
+    shown,
+)
 from prontodb.log import event
 from prontodb.model.operation import frees_room
 from prontodb.storage import reserve
@@ -22,9 +32,11 @@ if TYPE_CHECKING:
 
     from prontodb.engine.sqlite.context import Target
     from prontodb.engine.sqlite.lifecycle import Lifecycle
+    from prontodb.errors import ProntoError
     from prontodb.model.address import Address
     from prontodb.model.clock import Clock
     from prontodb.model.entry import Entry
+    from prontodb.model.history import Mark
     from prontodb.model.operation import Changes, Fence, Op, Position, Receipt
     from prontodb.model.settings import Settings
     from prontodb.storage.connection import Connection
@@ -352,7 +364,22 @@ class SqliteKeyspace:
             except BusyError:
                 if store.read_only:
                     raise
-        return await store.read_on_lane(lambda connection: transactions.read(connection, keys, now_ms, most))
+            except CorruptError as error:
+                self._denied("get", keys, None, error)
+                raise
+        try:
+            return await store.read_on_lane(lambda connection: transactions.read(connection, keys, now_ms, most))
+        except CorruptError as error:
+            self._denied("get", keys, None, error)
+            raise
+
+    def _denied(self, operation: str, keys: Sequence[str], session: str | None, error: ProntoError) -> None:
+        """Report a call that the keystore refused, or could not do for damage: the audit's log listens."""
+        key = shown(keys[0]) if len(keys) == 1 else None
+        root, kind = self._engine._layout.root, type(error).__name__
+        event(
+            "call.denied", root=root, address=self._address, operation=operation, key=key, session=session, error=kind
+        )
 
     async def apply(self, ops: Sequence[Op], fence: Fence) -> Receipt:
         """See `Keyspace.apply`."""
@@ -364,6 +391,9 @@ class SqliteKeyspace:
         engine._tick = store.used = engine._tick + 1
         try:
             return await store.apply(ops, fence)
+        except REFUSALS as error:
+            self._denied("write", [op.key for op in ops], fence.session, error)
+            raise
         except StorageFullError:
             if not (frees_room(ops) and await self._spend_reserve()):
                 raise
@@ -411,6 +441,10 @@ class SqliteKeyspace:
     async def position(self) -> Position:
         """See `Keyspace.position`."""
         return await (await self._store()).read(transactions.position)
+
+    async def mark(self) -> Mark:
+        """Return where the history stands."""
+        return (await (await self._store()).read(mark_of))[0]
 
     async def changes(self, since: Position, limit: int) -> Changes:
         """See `Keyspace.changes`."""

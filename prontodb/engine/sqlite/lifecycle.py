@@ -6,7 +6,7 @@ addresses (sorted), then creation locks (sorted), then the registry's own.
 
 from __future__ import annotations
 
-from prontodb.engine.sqlite import ciphers, fencing, folders, metadata, writing
+from prontodb.engine.sqlite import ciphers, fencing, folders, metadata, opening, writing
 from prontodb.errors import (
     AddressBusyError,
     AddressExistsError,
@@ -14,6 +14,7 @@ from prontodb.errors import (
     BusyError,
     CorruptError,
     NewerFormatError,
+    ProntoError,
     SecretError,
 )
 from prontodb.log import event
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from prontodb.engine.sqlite.context import Target
     from prontodb.model.address import Address
     from prontodb.model.clock import Clock
+    from prontodb.model.history import Mark
     from prontodb.model.layout import Layout
     from prontodb.model.secret import Secret
     from prontodb.storage.connection import Connection
@@ -54,6 +56,9 @@ if TYPE_CHECKING:
 
         def renamed(self, old: Address, new: Address) -> None:
             """`old` is `new` now."""
+
+        def placed(self, address: Address, mark: Mark, at_ms: int) -> None:
+            """Another keystore lies at the address now, on purpose: there its history stands."""
 
 
 FAILPOINT: list[Callable[[str], None]] = []
@@ -424,6 +429,7 @@ class Lifecycle:
             step("restore.placed")
             if self._registrar is not None:
                 self._registrar.created(address, created_at_ms)
+                self.tell_placed(address)
             event(f"address.{done}", address=address, kept=old)
             step("restore.registered")
             return old
@@ -436,6 +442,19 @@ class Lifecycle:
             return ciphers.secret_for_restore(self.layout, address, None, now_ms, like)
         with folder:
             return ciphers.secret_for_restore(self.layout, address, folder, now_ms, like)
+
+    def tell_placed(self, address: Address) -> None:
+        """Tell where the history of what was put at an address stands: else it would look as if swapped by hand."""
+        from prontodb.engine.sqlite.snapshot import mark_of
+
+        try:
+            busy_ms = round(self._wait_s * 1_000)
+            mark, _ = opening.read(self.layout, address, mark_of, busy_timeout_ms=busy_ms)
+        except ProntoError as error:
+            event("address.not_anchored", address=address, reason=str(error))
+        else:
+            if self._registrar is not None:
+                self._registrar.placed(address, mark, self._clock.wall_ms())
 
     def undo_restore(self, address: Address, *, redo: bool = False) -> bool:
         """Change an address with what its last restore put aside, or with `redo` its last undo; False without one.
@@ -460,6 +479,7 @@ class Lifecycle:
                 staged.close()
             if self._registrar is not None:
                 self._registrar.created(address, folders.created_at_ms(self.layout, address))
+                self.tell_placed(address)
             event("address.restore_undone", address=address, redo=redo)
             return True
 

@@ -141,4 +141,5 @@ class Resealing:
                 folders.remove_remains(self._layout, address)
             raise
         step(f"{self._what}.placed")
+        self._lifecycle.tell_placed(address)
         return digest

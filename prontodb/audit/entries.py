@@ -1,0 +1,141 @@
+"""The entries against the journal: each is what its last record says, and none is missing that should be there.
+
+Memory is bounded however long the journal is: keys are told apart by a hash, and looked at in several parts when there
+are many. The hash has a random key of its own, so that nobody can choose keys that would be taken for each other.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+from _blake2 import blake2b
+from typing import TYPE_CHECKING
+
+from prontodb.audit.report import ENTRY, Finding
+from prontodb.engine.sqlite.transactions import OF_NO_ENTRY
+from prontodb.engine.sqlite.writing import DIGEST_BYTES
+from prontodb.errors import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import TypeGuard
+
+    from prontodb.audit.chain import Recorded
+    from prontodb.engine.sqlite.auditing import Stored
+
+RECORDS_EACH = 250_000
+"""Records whose keys are looked at in one part; a part of as many different keys takes about 60 MB."""
+
+CARRIED_BY = ("migrate",)
+"""Sessions that brought entries over from elsewhere with the moments that they had there: no record tells those."""
+
+_GONE = b""
+_STATE = struct.Struct(">Qqqq16s")
+"""Revision, updated, created, expires, digest of the value; in one piece, since there are many."""
+_UNKNOWN, _NEVER = -1, -(2**63)
+_DIGEST, _EXPIRY = 2, 3
+_HEX = re.compile(r"[0-9a-f]{32}", re.ASCII)
+
+
+def parts_of(records: int) -> int:
+    """Return in how many parts the keys of so many records are looked at."""
+    return 1 + max(0, records - 1) // RECORDS_EACH
+
+
+class Tally:
+    """What one part of the keys should be, by the records so far; then the entries are held against it."""
+
+    def __init__(self, floor: int, part: int = 0, parts: int = 1) -> None:
+        self._floor, self._part, self._parts = floor, part, parts
+        self._secret = os.urandom(16)
+        self._should: dict[int, bytes] = {}
+        self.entries = self.unseen = 0
+
+    def _hash(self, key: bytes) -> int | None:
+        """Return a key's hash; None when it belongs to another part."""
+        # Which part is told by another hash, the same in every part.
+        if self._parts > 1 and int.from_bytes(blake2b(key, digest_size=4).digest()) % self._parts != self._part:
+            return None
+        return int.from_bytes(blake2b(key, digest_size=8, key=self._secret).digest())
+
+    def record(self, row: Recorded) -> None:
+        """Take the records of one row of the journal."""
+        carried = row.session in CARRIED_BY
+        for revision, record in enumerate(row.records, row.first):
+            action, key = str(record[0]), str(record[1])
+            if action in OF_NO_ENTRY:
+                continue
+            place = self._hash(key.encode("utf-8", "surrogatepass"))
+            if place is None:
+                continue
+            if action == "set":
+                created = _UNKNOWN if carried else self._created(self._should.get(place), row)
+                self._should[place] = _state(revision, _UNKNOWN if carried else row.at_ms, created, record)
+            else:
+                self._should[place] = _GONE
+
+    def _created(self, before: bytes | None, row: Recorded) -> int:
+        """Return when an entry was created that is set now: what replaces an absent or expired one begins anew."""
+        if before is None:
+            # What the pruned part had of it nobody knows.
+            return row.at_ms if not self._floor else _UNKNOWN
+        if before == _GONE:
+            return row.at_ms
+        updated: int
+        created: int
+        _, updated, created, expires, _ = _STATE.unpack(before)
+        if expires == _NEVER or expires > row.at_ms:
+            return created
+        # Both in one commit: then the store has judged by what was there before it.
+        return row.at_ms if updated not in (row.at_ms, _UNKNOWN) else _UNKNOWN
+
+    def entry(self, row: Stored) -> Finding | None:
+        """Hold one entry against its record; return what is wrong with it."""
+        key, value, expires_at, revision, created_at, updated_at = row
+        place = self._hash(key or b"")
+        if place is None:
+            return None
+        self.entries += 1
+        should = self._should.pop(place, None)
+        name = shown((key or b"").decode("utf-8", "backslashreplace"))
+        if should is None:
+            if isinstance(revision, int) and revision <= self._floor:
+                self.unseen += 1  # its record is pruned
+                return None
+            return Finding(ENTRY, _number(revision), None, f"entry {name} has no record that it could come from")
+        if should == _GONE:
+            return Finding(ENTRY, _number(revision), None, f"entry {name} is there, but its last record took it away")
+        wanted, updated, created, expires, digest = _STATE.unpack(should)
+        if revision != wanted:
+            what = f"entry {name} says to be of revision {_number(revision)}, its last record is {wanted}"
+        elif value is None or blake2b(value, digest_size=DIGEST_BYTES).digest() != digest:
+            what = f"the value of entry {name} is not the one that record {wanted} set"
+        elif (_NEVER if expires_at is None else expires_at) != expires:
+            what = f"the expiry of entry {name} is not the one that record {wanted} set"
+        elif updated not in (updated_at, _UNKNOWN) or created not in (created_at, _UNKNOWN):
+            what = f"the moments of entry {name} are not those of its records, the last of which is {wanted}"
+        else:
+            return None
+        return Finding(ENTRY, wanted, None, what)
+
+    def lost(self) -> Iterator[int]:
+        """After all entries: the revisions whose entries should be there and are not."""
+        for should in self._should.values():
+            if should != _GONE:
+                yield _STATE.unpack(should)[0]
+
+
+def _state(revision: int, updated: int, created: int, record: list[object]) -> bytes:
+    digest, expires = record[2] if len(record) > _DIGEST else None, record[3] if len(record) > _EXPIRY else None
+    # A record that says something else has a chain that holds, so it was forged: then no entry can be what it says.
+    said = bytes.fromhex(digest) if isinstance(digest, str) and _HEX.fullmatch(digest) else b""
+    return _STATE.pack(revision, updated, created, expires if _is_moment(expires) else _NEVER, said)
+
+
+def _is_moment(found: object) -> TypeGuard[int]:
+    return isinstance(found, int) and 0 <= found < 2**63
+
+
+def _number(revision: object) -> int | None:
+    return revision if isinstance(revision, int) else None

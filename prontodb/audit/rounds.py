@@ -1,0 +1,121 @@
+"""The audit of many addresses, one after the other: each by what vouches for it, and whether it is the right one."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from prontodb.audit.report import MISSING, AddressAudit, AuditReport, Finding
+from prontodb.audit.verifying import Verifying
+from prontodb.audit.witnesses import ACCEPT, Witnesses
+from prontodb.engine.sqlite import auditing, opening
+from prontodb.engine.sqlite.snapshot import mark_of
+from prontodb.errors import AddressGoneError, AddressNotFoundError, ProntoError, StoppedError
+from prontodb.model.moments import text_of
+from prontodb.model.progress import Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Sequence
+
+    from prontodb.model.address import Address
+    from prontodb.model.anchor import Anchor
+    from prontodb.model.layout import Layout
+
+BUSY_TIMEOUT_MS = 1_000
+
+
+def incarnation_at(layout: Layout, address: Address) -> str | None:
+    """Return the incarnation of the keystore at an address; None when there is none, '' when it cannot be read."""
+    try:
+        mark, _ = opening.read(layout, address, mark_of, busy_timeout_ms=BUSY_TIMEOUT_MS)
+    except (AddressNotFoundError, AddressGoneError):
+        return None
+    except ProntoError:
+        return ""
+    return mark.incarnation
+
+
+class Round:
+    """One round over addresses: those given, else all that there are or that an anchor knows."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        witnesses: Witnesses,
+        addresses: Sequence[Address],
+        *,
+        only: bool,
+        stop: Callable[[], bool],
+    ) -> None:
+        self._layout, self._witnesses, self._only = layout, witnesses, only
+        self._stop = stop
+        self._expected = witnesses.expected()
+        self._addresses = list(addresses) if only else sorted({*addresses, *self._expected})
+
+    def steps(self) -> Generator[Progress, None, AuditReport]:
+        """Audit one address after the other; one that cannot be read keeps nobody from the next."""
+        begun = time.perf_counter()
+        done: list[AddressAudit] = []
+        failed: list[tuple[str, str]] = []
+        for number, address in enumerate(self._addresses):
+            try:
+                audit = yield from self._one(address, number)
+            except StoppedError:
+                raise
+            except ProntoError as error:
+                if self._only and isinstance(error, AddressNotFoundError):
+                    raise
+                failed.append((str(address), str(error)))
+                continue
+            if audit is not None:
+                done.append(audit)
+        here = {one.incarnation for one in done}
+        # Renamed behind the registry's back: it is there under another name.
+        kept = [one for one in done if not (_is_missing(one) and self._expected[one.address].mark.incarnation in here)]
+        return AuditReport(addresses=tuple(kept), failed=tuple(failed), seconds=time.perf_counter() - begun)
+
+    def _one(self, address: Address, number: int) -> Generator[Progress, None, AddressAudit | None]:
+        def look(records: int) -> Progress:
+            what = f"{address}, {records:,} records" if records else str(address)
+            return Progress(what=what, done=number, total=len(self._addresses))
+
+        try:
+            connection, _ = opening.open_reader(self._layout, address, busy_timeout_ms=BUSY_TIMEOUT_MS, any_thread=True)
+        except AddressNotFoundError:
+            newest = self._expected.get(address)
+            if newest is None and self._only:
+                raise
+            return None if newest is None else _missing(newest)
+        try:
+            verifying = Verifying(connection, address, self._witnesses.points, stop=self._stop)
+            # Closed before its connection is: it may hold a snapshot.
+            with closing(verifying.steps()) as steps:
+                while True:
+                    try:
+                        yield look(next(steps))
+                    except StopIteration as end:
+                        audit: AddressAudit = end.value
+                        break
+        except auditing.ERRORS as error:
+            raise auditing.translated(error, self._layout.keystore_path(address)) from error
+        finally:
+            connection.close()
+        foreign = self._witnesses.judge(address, audit.incarnation)
+        if foreign is not None:
+            audit = replace(audit, findings=(foreign, *audit.findings))
+        yield replace(look(audit.records), done=number + 1)
+        return audit
+
+
+def _missing(newest: Anchor) -> AddressAudit:
+    what = (
+        f"no keystore lies here, and nobody of ours deleted it: the anchor of {text_of(newest.at_ms)} ({newest.by}) "
+        f"knows {newest.mark.revision:,} records; restore it, or {ACCEPT.format(newest.address)}"
+    )
+    return AddressAudit(address=newest.address, findings=(Finding(MISSING, None, None, what),))
+
+
+def _is_missing(audit: AddressAudit) -> bool:
+    return any(finding.kind == MISSING for finding in audit.findings)

@@ -1,0 +1,121 @@
+"""The anchors of a root's addresses: where their histories stood, kept apart from the keystores themselves.
+
+They cannot be made again from the keystores, of which they are to tell something. Lost, no value is lost with them;
+`audit verify` says how far back the others reach.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prontodb.errors import InvalidAddressError, ProntoError
+from prontodb.log import event
+from prontodb.model.address import Address
+from prontodb.model.anchor import Anchor, to_drop
+from prontodb.model.history import Mark
+from prontodb.registry.session_index import WITH_ANCHORS, session_index
+from prontodb.storage.connection import rows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from prontodb.model.layout import Layout
+    from prontodb.storage.connection import Connection
+
+_OF_ONE = "SELECT number, incarnation, revision, chain FROM anchors WHERE user = ? AND cursor = ? ORDER BY number"
+_ALL = (
+    "SELECT user, cursor, number, incarnation, revision, chain, at, made_by FROM anchors ORDER BY user, cursor, number"
+)
+_PUT = (
+    "INSERT INTO anchors (user, cursor, number, incarnation, revision, chain, at, made_by) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_DROP = "DELETE FROM anchors WHERE user = ? AND cursor = ? AND number = ?"
+_FORGET = "DELETE FROM anchors WHERE user = ? AND cursor = ?"
+_MOVE = "UPDATE anchors SET user = ?3, cursor = ?4 WHERE user = ?1 AND cursor = ?2"
+
+
+def put(connection: Connection, anchor: Anchor) -> None:
+    """Add an anchor to its address's, unless the newest says the same; the caller holds a transaction open."""
+    address, mark = anchor.address, anchor.mark
+    found = rows(connection, _OF_ONE, (address.user, address.cursor))
+    marks = [Mark(incarnation, revision, chain) for _, incarnation, revision, chain in found]
+    if marks and marks[-1] == mark:
+        return
+    number = found[-1][0] + 1 if found else 1
+    columns = (address.user, address.cursor, number, mark.incarnation, mark.revision, mark.chain, anchor.at_ms)
+    connection.execute(_PUT, (*columns, anchor.by)).close()
+    spare = to_drop([*marks, mark])
+    if spare is not None:
+        connection.execute(_DROP, (address.user, address.cursor, found[spare][0])).close()
+
+
+def _anchor(user: object, cursor: object, *columns: object) -> Anchor | None:
+    """Return a stored anchor; None for one that we did not write."""
+    _, incarnation, revision, chain, at_ms, by = columns
+    try:
+        address = Address(user, cursor)  # type: ignore[arg-type]
+        bytes.fromhex(chain), bytes.fromhex(incarnation)  # type: ignore[arg-type]
+    except (InvalidAddressError, ValueError, TypeError):
+        return None
+    if not (isinstance(revision, int) and isinstance(at_ms, int) and isinstance(by, str)):
+        return None
+    return Anchor(address, Mark(incarnation, revision, chain), at_ms, by)  # type: ignore[arg-type]
+
+
+class AnchorRegistry:
+    """The anchors of one root. What writes never raises: data never fails for what describes it."""
+
+    def __init__(self, layout: Layout, *, wait_s: float, one_shot: bool) -> None:
+        self._index = session_index(layout, wait_s=wait_s, one_shot=one_shot)
+
+    def all(self) -> list[Anchor]:
+        """Return every anchor, by address, the oldest of each first. Raises when the index is damaged."""
+        found = (_anchor(*columns) for columns in self._index.select(_ALL, since=WITH_ANCHORS))
+        return [anchor for anchor in found if anchor is not None]
+
+    def add(self, anchor: Anchor) -> None:
+        """Keep one more."""
+        self._deferrable(lambda connection: put(connection, anchor))
+
+    def add_all(self, anchors: Sequence[Anchor]) -> None:
+        """Keep several more, in one commit."""
+
+        def work(connection: Connection) -> None:
+            for anchor in anchors:
+                put(connection, anchor)
+
+        self._deferrable(work, make=bool(anchors))
+
+    def accept(self, address: Address, anchor: Anchor | None) -> None:
+        """Forget what an address had, and keep this one alone, if any; raises when that is not possible."""
+
+        def work(connection: Connection) -> None:
+            connection.execute(_FORGET, (address.user, address.cursor)).close()
+            if anchor is not None:
+                put(connection, anchor)
+
+        self._index.write(work)
+
+    def forget(self, address: Address) -> None:
+        """Drop those of an address that is gone."""
+        self._deferrable(
+            lambda connection: connection.execute(_FORGET, (address.user, address.cursor)).close(), make=False
+        )
+
+    def move(self, old: Address, new: Address) -> None:
+        """Hand those of `old` on to `new`, which is the same keystore."""
+
+        def work(connection: Connection) -> None:
+            connection.execute(_FORGET, (new.user, new.cursor)).close()
+            connection.execute(_MOVE, (old.user, old.cursor, new.user, new.cursor)).close()
+
+        self._deferrable(work, make=False)
+
+    def _deferrable(self, work: Callable[[Connection], None], *, make: bool = True) -> None:
+        try:
+            # Where there is no index, there is nothing to take away, and none is made for that.
+            if make or self._index.exists():
+                self._index.write(work)
+        except ProntoError as error:
+            event("registry.deferred", reason=str(error))
