@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from prontodb.bulk import FAIL, BulkWriter, check_on_conflict
+from prontodb.bulk import FAIL, BulkWriter, check_on_conflict, needs
 from prontodb.errors import ConflictError, InvalidImportError, InvalidInputError, NewerFormatError
 from prontodb.model import exchange
 from prontodb.model.exchange import LineReader, max_line_bytes
@@ -112,6 +112,8 @@ async def store(
     progress: Callable[[int], None] | None = None,
 ) -> ImportReport:
     """Write a checked import; see `import_lines`."""
+    if keystore._gate is not None:
+        keystore._gate.check_keys(needs(on_conflict), checked.keys)
     writer = BulkWriter(keystore, on_conflict, progress)
     await writer.write(_awaited(checked.ops()), lambda: _pages(checked.keys))
     return ImportReport(

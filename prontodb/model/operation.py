@@ -60,16 +60,22 @@ def frees_room(ops: Sequence[Op]) -> bool:
 class Fence(Value):
     """Who writes, and under which epoch: a write is refused once the keystore's epoch has moved on.
 
-    `epoch` None is a shared session, refused only when it was revoked by name.
+    `epoch` None is a shared session, refused only when it was revoked by name. `author` is what the journal names: the
+    session, and where access rules or a token are in force on whose behalf. `token_epoch` is that of the token by which
+    the session writes; it is refused once the tokens of the address were revoked.
     """
 
-    __slots__ = ("session", "epoch")
+    __slots__ = ("session", "epoch", "author", "token_epoch")
 
     session: str
     epoch: int | None
+    author: str
+    token_epoch: int | None
 
-    def __init__(self, session: str, epoch: int | None = None) -> None:
-        self._fill(session, epoch)
+    def __init__(
+        self, session: str, epoch: int | None = None, author: str | None = None, token_epoch: int | None = None
+    ) -> None:
+        self._fill(session, epoch, author or session, token_epoch)
 
 
 class Receipt(Value):
