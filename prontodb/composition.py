@@ -127,12 +127,7 @@ async def open_manager(
     clock = clock or Clock()
     descriptors = raise_descriptor_limit()
     make_root(layout.root).close()
-    if settings is None:
-        settings, warnings = configuration.load(layout)
-        for warning in warnings:
-            event("settings.warning", reason=warning)
-    if not settings.unsafe_file_system:
-        check_file_system(layout.root)
+    settings = _settings(layout, settings)
     caller = _caller(layout, clock, principal, token)
     manager, live, engine, upkeep = _built(layout, settings, clock, descriptors, caller)
     # Made before anything runs: a wrong schedule is refused here and now.
@@ -171,6 +166,18 @@ async def open_manager(
         raise SystemExit(128 + signal.SIGTERM)
     if error is not None:
         raise error
+
+
+def _settings(layout: Layout, given: Settings | None) -> Settings:
+    """Return the settings in force, when the root may lie where it does."""
+    settings = given
+    if settings is None:
+        settings, warnings = configuration.load(layout)
+        for warning in warnings:
+            event("settings.warning", reason=warning)
+    if not settings.unsafe_file_system:
+        check_file_system(layout.root)
+    return settings
 
 
 def _caller(layout: Layout, clock: Clock, principal: str | None, token: str | None) -> Caller:

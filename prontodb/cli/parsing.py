@@ -55,7 +55,7 @@ OPTIONS: dict[str, str | None] = {
     "--list": None,
     "--restore": "REF",
     "--dry-run": None,
-    "--as": "USER/CURSOR",
+    "--as": "NAME",
     "--at": "TIME",
     "--revision": "N",
     "--into": "ROOT",
@@ -70,6 +70,11 @@ OPTIONS: dict[str, str | None] = {
     "--save-plan": "FILE",
     "--plan": "FILE",
     "--scratch": "DIR",
+    "--principal": "NAME",
+    "--token-file": "FILE",
+    "--rights": "RIGHTS",
+    "--expires": "TIME",
+    "--by": "NAME",
 }
 """Every option there is; the text is what its value is called, None a switch."""
 
@@ -78,7 +83,12 @@ SHORT = {"-p": "--project", "-n": "--namespace", "-q": "--quiet", "-h": "--help"
 REPEATED = frozenset(("--map", "--skip"))
 """Options that may stand several times, and all count."""
 
-GLOBAL = frozenset(("--user", "--cursor", "--root", "--log", "--json", "--quiet", "--debug", "--help", "--version"))
+GLOBAL = frozenset(
+    (
+        "--user", "--cursor", "--root", "--log", "--json", "--quiet", "--debug", "--help", "--version", "--principal",
+        "--token-file",
+    )
+)  # fmt: skip
 """Options that every command takes."""
 
 PATH = ("--project", "--namespace", "--ns-delim", "--raw")

@@ -82,6 +82,7 @@ OF_COMMAND_LINE: dict[str, tuple[tuple[str, ...], str]] = {
     "import": ((READ, WRITE), PREFIX),
     "history": ((ADMIN,), ADDRESS),
     "check": ((READ,), ADDRESS),
+    "copy": _READS,
     "run": ((WRITE,), ADDRESS),
     "token": ((ADMIN,), ADDRESS),
 }
