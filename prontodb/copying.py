@@ -78,11 +78,12 @@ async def copy_many(
     """
     if source.address == target.address:
         raise InvalidInputError(f"source and target are both {source.address}; copy_many copies to another address")
-    wanted = chosen(source, keys, prefix)
+    wanted = chosen(source._key, keys, prefix)
     writer = BulkWriter(target, on_conflict, progress)
     if target._gate is not None:
         check_target(target._gate, wanted, prefix, on_conflict)
-    check_source(source, wanted, prefix)
+    if source._gate is not None:
+        check_source(source._gate, wanted, prefix)
     if wanted is None:
         await writer.write(_scanned(source, prefix), lambda: _keys(source, prefix))
         absent = 0
@@ -95,8 +96,11 @@ async def copy_many(
     )
 
 
-def chosen(source: Keystore, keys: Iterable[str] | None, prefix: str) -> list[str] | None:
-    """Return the `keys` to copy, each once and in order, or None for all that begin with `prefix`; never both."""
+def chosen(check: Callable[[object], str], keys: Iterable[str] | None, prefix: str) -> list[str] | None:
+    """Return the `keys` to copy, each once and in order, or None for all that begin with `prefix`; never both.
+
+    `check` returns what is a key, and raises for everything else.
+    """
     check_prefix(prefix)
     if keys is None:
         return None
@@ -104,7 +108,7 @@ def chosen(source: Keystore, keys: Iterable[str] | None, prefix: str) -> list[st
         raise InvalidInputError("name keys or a prefix to copy, not both")
     if isinstance(keys, (str, bytes)) or not hasattr(keys, "__iter__"):
         raise InvalidInputError(f"keys must be several keys, such as a list, not {type(keys).__name__}")
-    return sorted({source._key(key) for key in keys})
+    return sorted({check(key) for key in keys})
 
 
 def check_target(gate: Gate, keys: Sequence[str] | None, prefix: str, on_conflict: str) -> None:
@@ -116,14 +120,12 @@ def check_target(gate: Gate, keys: Sequence[str] | None, prefix: str, on_conflic
             gate.check_keys((right,), keys)
 
 
-def check_source(source: Keystore, keys: Sequence[str] | None, prefix: str) -> None:
+def check_source(gate: Gate, keys: Sequence[str] | None, prefix: str) -> None:
     """Raise `DeniedError` unless all that is to be copied may be read."""
-    if source._gate is None:
-        return
     if keys is None:
-        source._gate.check(READ, prefix, is_prefix=True)
+        gate.check(READ, prefix, is_prefix=True)
     else:
-        source._gate.check_keys((READ,), keys)
+        gate.check_keys((READ,), keys)
 
 
 def _op(key: str, entry: Entry, expect: int | None = None) -> Op:

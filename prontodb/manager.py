@@ -23,6 +23,7 @@ from prontodb.model.access import ADMIN, READ, WRITE
 from prontodb.model.address import DEFAULT_NAME, Address, as_address
 from prontodb.model.holder import EXCLUSIVE, SHARED
 from prontodb.model.holder import READ as READS_ONLY
+from prontodb.model.key import check_key
 from prontodb.model.layout import Layout
 from prontodb.model.moments import moment_of
 from prontodb.model.root import checked_root
@@ -253,19 +254,23 @@ class SessionManager:
                 return await stack.enter_async_context(self.session(address.user, address.cursor, mode=mode))
 
             destination = target.address if isinstance(target, Keystore) else as_address(target)
-            original = await opened(source, READS_ONLY)
-            wanted = copying.chosen(original, keys, prefix)
+            wanted = copying.chosen(lambda key: check_key(key, self._settings.max_key_bytes), keys, prefix)
             copying.check_on_conflict(on_conflict)
-            gate = target._gate if isinstance(target, Keystore) else await self._guard.gate(destination)
-            copying.check_source(original, wanted, prefix)
-            if gate is not None:
+            # Before anything is opened: what is denied tells nothing of what is there.
+            if (of_source := await self._gate_of(source)) is not None:
+                copying.check_source(of_source, wanted, prefix)
+            if (gate := await self._gate_of(target)) is not None:
                 copying.check_target(gate, wanted, prefix, on_conflict)
+            original = await opened(source, READS_ONLY)
             if not await self._engine.beside(lambda: self._lifecycle.exists(destination), brief=True):
                 if gate is not None and not gate.may_create:
                     raise AddressNotFoundError(destination)
                 return await self._copy_to_new(original, destination, wanted, prefix, gate)
             copy = await opened(target, SHARED)
             return await copying.copy_many(original, copy, keys=wanted, prefix=prefix, on_conflict=on_conflict)
+
+    async def _gate_of(self, place: Address | str | Keystore) -> Gate | None:
+        return place._gate if isinstance(place, Keystore) else await self._guard.gate(as_address(place))
 
     async def _copy_to_new(
         self, original: Keystore, destination: Address, wanted: list[str] | None, prefix: str, gate: Gate | None

@@ -24,7 +24,8 @@ SYNTAX = {
         about=(
             "Prints a token: whoever holds it may do at ADDRESS what --rights say (read), with keys under --prefix "
             "(all), for --expires (1h). It is shown by PRONTODB_TOKEN or --token-file, and then stands in the place of "
-            "all access rules. --by names who issues it (the principal): the journal has it beside each change. Takes admin at ADDRESS."
+            "all access rules. --by names who issues it (the principal): the journal has it beside each change. Takes "
+            "admin at ADDRESS."
         ),
         examples=(
             ("prontodb token mint agent1/prod --rights read,write --by operator > agent1.token", "for an hour"),
