@@ -5,6 +5,7 @@ Every question is answered before anything is looked at, so that a denial tells 
 
 from __future__ import annotations
 
+from _thread import allocate_lock
 from contextlib import contextmanager
 from time import perf_counter
 
@@ -59,6 +60,8 @@ class Access:
         """Rises whenever the rules change."""
         self.looked_at = perf_counter()
         self._told: str | None = None
+        self._looking = allocate_lock()  # of the interpreter itself: threading is too much for a command
+        self._followed = 0
         self._handles: dict[Handle, Caller] = {}
 
     @property
@@ -73,7 +76,11 @@ class Access:
         return self
 
     def look(self) -> None:
-        """Read the rules again if the settings file has changed."""
+        """Read the rules again if the settings file has changed. Any thread may; handles follow in `watch`."""
+        with self._looking:
+            self._look()
+
+    def _look(self) -> None:
         self.looked_at = perf_counter()
         try:
             stamp = configuration.stamp(self.layout)
@@ -96,15 +103,15 @@ class Access:
         self.rules, self.trouble = rules, trouble
         self.version += 1
         event("access.changed", grants=len(rules.grants), readable=trouble is None)
-        for keystore, caller in self._handles.items():
-            if caller.token is None:
-                keystore._guarded_by(caller.gate(keystore.address))
 
     # Open handles
 
     @contextmanager
     def holding(self, keystore: Handle, caller: Caller, gate: Gate | None) -> Iterator[None]:
         """Put a handle behind a gate, and keep it behind the right one as the rules change, for the block."""
+        if caller.token is None:
+            # Opening may have taken its time, and the rules may have changed since the gate was made.
+            gate = caller.gate(keystore.address)
         if gate is not None:
             keystore._guarded_by(gate)
         self._handles[keystore] = caller
@@ -120,6 +127,11 @@ class Access:
         while True:
             await anyio.sleep(LOOK_S)
             self.look()
+            if self._followed != self.version:
+                self._followed = self.version
+                for keystore, caller in self._handles.items():
+                    if caller.token is None:
+                        keystore._guarded_by(caller.gate(keystore.address))
             for keystore in [one for one, caller in self._handles.items() if caller.token is not None]:
                 gate = keystore._gate
                 if gate is not None:
@@ -153,7 +165,8 @@ class Caller:
             return self._proven(place)
         if access.trouble is not None:
             return _Reach(_NOTHING, f"the access rules cannot be read: {access.trouble}")
-        return _Reach({right: access.rules.prefixes(self.principal, place, right) for right in RIGHTS})
+        rules = access.rules  # one state of them, whoever reads them anew meanwhile
+        return _Reach({right: rules.prefixes(self.principal, place, right) for right in RIGHTS})
 
     def _proven(self, place: object) -> _Reach:
         from prontodb import tokens
@@ -185,7 +198,8 @@ class Caller:
             )
         if access.trouble is not None:
             return lambda _: False
-        return lambda address: access.rules.are_open or access.rules.sees(self.principal, address)
+        rules = access.rules
+        return lambda address: rules.sees(self.principal, address)
 
     def allow_restore(self, scope: str, target: object = None, into: Layout | None = None) -> None:
         """Raise `DeniedError` unless the caller may bring back all of `scope`, or as `target`, or into another root."""
@@ -288,7 +302,8 @@ class Gate:
         if perf_counter() - access.looked_at > LOOK_S:
             access.look()
         if self._ends_at_ms is not None:
-            self._check_time()
+            if access.clock.wall_ms() >= self._ends_at_ms:
+                self._end("it has expired")
         elif self._version != access.version and self._caller.token is None:
             self._compile()
         if not key.startswith(self._prefixes[right]):
@@ -296,8 +311,6 @@ class Gate:
 
     def check_any(self, *rights: str) -> None:
         """Raise `DeniedError` unless the caller has one of `rights` to something at the address."""
-        if self._ends_at_ms is not None:
-            self._check_time()
         if not any(self._prefixes[right] for right in rights):
             raise self._caller._denied(self._reach, rights[0], self._address)
 
@@ -328,11 +341,6 @@ class Gate:
             tokens.check_current(self._access.layout, verified.minted_for)
         except tokens.RefusedError as error:
             self._end(str(error))
-
-    def _check_time(self) -> None:
-        assert self._ends_at_ms is not None
-        if self._access.clock.wall_ms() >= self._ends_at_ms:
-            self._end("it has expired")
 
     def _end(self, reason: str) -> None:
         # For good: a clock that is set back must not bring a token to life again.

@@ -161,7 +161,7 @@ class Rules(Value):
 
     def sees(self, principal: str | None, address: object) -> bool:
         """True when a caller has any right to anything at an address, and so may know that it exists."""
-        return any(self.prefixes(principal, address, right) for right in RIGHTS)
+        return self.are_open or any(self.prefixes(principal, address, right) for right in RIGHTS)
 
     @property
     def has_administrator(self) -> bool:

@@ -436,6 +436,25 @@ async def test_the_first_grant_closes_handles_that_were_open_before(root: Path) 
         assert await ks.get("k") == "1"
 
 
+async def test_rules_that_come_while_a_session_waits_to_open_are_not_missed(root: Path) -> None:
+    async with opened(root) as first, opened(root, "agent") as manager:
+        access = manager.access._guard.access
+        refused = []
+
+        async def waiting() -> None:
+            async with manager.session("agent", "prod", wait=60) as ks:
+                with pytest.raises(DeniedError):
+                    await ks.get("k")
+                refused.append(True)
+
+        async with anyio.create_task_group() as tasks, first.session("agent", "prod"):
+            tasks.start_soon(waiting)
+            await anyio.wait_all_tasks_blocked()
+            rule(root)
+            await until(lambda: access._followed > 0)
+        assert refused == [True]
+
+
 async def test_what_waits_for_changes_ends_with_the_right_to_see_them(root: Path) -> None:
     mine = Grant("agent", "agent/*", "", "read,write")
     rule(root, mine)
@@ -483,7 +502,7 @@ async def test_without_rules_a_broken_file_ends_nobody_but_a_wrong_section_does(
         manager.access._guard.access.look()
         assert await ks.get("k") == "1"
         file.write_text('{"format": 1, "access": {"grants": 5}}')
-        manager.access._guard.access.look()
+        await until(lambda: ks._gate is not None)
         with pytest.raises(DeniedError, match=r"access\.grants"):
             await ks.get("k")
 

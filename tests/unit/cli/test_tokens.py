@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from prontodb.cli.help import syntax_of
+from tests.integration.test_access import authors
 from tests.unit.cli.harness import Cli, environment, spawn, tree
 
 WHERE = ("--user", "agent", "--cursor", "prod")
@@ -109,6 +110,28 @@ def test_a_run_hands_its_token_on(cli: Cli, token: str) -> None:
     cli.ok("token", "revoke", "agent/prod")
     assert "revoked" in spawn(cli.root, *words, env=environment(cli.root)).err
     assert cli.ok(*WHERE, "get", "a.n").out == b"2"
+
+
+ATTACHED = """
+import asyncio, os, prontodb
+async def main():
+    async with prontodb.open() as manager, manager.session("agent", "prod") as ks:
+        assert os.environ["PRONTODB_SESSION"].startswith(ks.session_id)
+        await ks.set("a.k", "v")
+        try:
+            await ks.set("b.k", "v")
+        except prontodb.errors.DeniedError as error:
+            print(error.principal, error.key)
+asyncio.run(main())
+"""
+
+
+def test_a_session_attached_to_a_run_goes_by_the_token(cli: Cli, token: str) -> None:
+    file = cli.root.parent / "token"
+    file.write_text(holder(cli, token).ok("token", "narrow", "--prefix", "a.", "--by", "planner").text)
+    words = (*WHERE, "--token-file", str(file), "run", "--", sys.executable, "-c", ATTACHED)
+    assert spawn(cli.root, *words, env=environment(cli.root)).lines == ["operator>planner b.k"]
+    assert authors(cli.root, "agent/prod")[-1].endswith(" via operator>planner")
 
 
 def test_a_watch_goes_by_the_token(cli: Cli, token: str) -> None:
