@@ -178,10 +178,6 @@ class Caller:
             return _Reach(_NOTHING, str(error))
         return _Reach({right: verified.claims.prefixes(place, right) for right in RIGHTS}, _BEYOND, verified)
 
-    def may(self, right: str, place: object, text: str = "") -> bool:
-        """True when the caller has a right to a key, or to all that begin with `text`, at all of `place`."""
-        return text.startswith(self.reach(place).prefixes[right])
-
     def allow(self, right: str, place: object, text: str = "") -> None:
         """Raise `DeniedError` unless the caller has a right to all keys that begin with `text` at all of `place`."""
         reach = self.reach(place)
@@ -237,13 +233,6 @@ class Caller:
     def gate(self, address: object) -> Gate | None:
         """Return what stands before the handles of an address; None when nothing is to be asked."""
         return None if self.is_open else Gate(self, address)
-
-    def admit(self, address: object, *, reads: bool) -> Gate | None:
-        """Return the gate for a session, which needs one right there: to read, or else to write, anything at all."""
-        gate = self.gate(address)
-        if gate is not None:
-            gate.check_any(READ if reads else WRITE)
-        return gate
 
     def fence(self, session: str, epoch: int | None = None, *, gate: Gate | None = None) -> Fence:
         """Return what a session writes under: the journal names on whose behalf, where anything is to be asked."""

@@ -16,6 +16,7 @@ from prontodb.engine.sqlite import fencing
 from prontodb.engine.sqlite.fencing import check_fence
 from prontodb.errors import ProntoError, shown
 from prontodb.log import event
+from prontodb.model.access import WRITE
 from prontodb.model.clock import Clock
 from prontodb.model.operation import Fence
 from prontodb.storage.files import resolved
@@ -72,7 +73,9 @@ def do_run(args: Args) -> int:
     place, where = Place(args), address(args)
     wait_s = args.seconds("--wait", or_zero=True)
     command = args.words("COMMAND")
-    gate = None if place.caller is None else place.caller.admit(where, reads=False)
+    gate = None if place.caller is None else place.caller.gate(where)
+    if gate is not None:
+        gate.check_any(WRITE)
     fence = place.fence(where)
     if fence is not None:
         check_fence(place.layout, where, fence)

@@ -90,20 +90,6 @@ class Claims(Value):
         # Admin is of whole addresses.
         return () if right == ADMIN and self.prefix else (self.prefix,)
 
-    def is_within(self, other: Claims) -> bool:
-        """True when these allow nothing that `other` does not."""
-        if self.address is None or self.prefix is None or not self.rights:
-            return True
-        mine = float("inf") if self.expires_at_ms is None else self.expires_at_ms
-        its = float("inf") if other.expires_at_ms is None else other.expires_at_ms
-        return (
-            self.address == other.address
-            and other.prefix is not None
-            and self.prefix.startswith(other.prefix)
-            and set(self.rights) <= set(other.rights)
-            and mine <= its
-        )
-
 
 # The text form
 

@@ -15,7 +15,7 @@ from prontodb.model.access import ADMIN, READ, WRITE, Grant
 from prontodb.model.clock import ManualClock
 from prontodb.model.layout import Layout
 from prontodb.registry import secret
-from tests.integration.test_access import authors, no_principal, opened, rule
+from tests.access import authors, no_principal, opened, rule
 from tests.managing import until
 from tests.parts import Parts, fill, value
 

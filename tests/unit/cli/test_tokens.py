@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from prontodb.cli.help import syntax_of
-from tests.integration.test_access import authors
+from tests.access import authors
 from tests.unit.cli.harness import Cli, environment, spawn, tree
 
 WHERE = ("--user", "agent", "--cursor", "prod")
