@@ -6,11 +6,10 @@ import os
 
 from prontodb.engine.sqlite.direct import DirectKeyspace, run
 from prontodb.keystore import Keystore
-from prontodb.model.access import RIGHTS
 from prontodb.model.clock import Clock
 from prontodb.model.layout import Layout
 from prontodb.model.limits import Limits
-from prontodb.model.operation import Fence
+from prontodb.model.operation import RIGHTS, Fence
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -18,9 +18,8 @@ from prontodb.errors import (
     outcome_is_unknown,
     shown,
 )
-from prontodb.model.access import READ, WRITE
 from prontodb.model.key import after, check_key, check_prefix, check_value, namespace_of, prefix_end, project_of
-from prontodb.model.operation import ABSENT, FOREVER, INHERIT, Op
+from prontodb.model.operation import ABSENT, FOREVER, INHERIT, READ, WRITE, Op
 from prontodb.model.ttl import lifetime_ms, ttl_ms
 
 TYPE_CHECKING = False

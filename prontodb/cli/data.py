@@ -8,7 +8,7 @@ from prontodb.cli.output import DONE, ERROR, MISS
 from prontodb.cli.parsing import PATH, Args, Syntax
 from prontodb.direct import run
 from prontodb.errors import ConflictError, InvalidInputError, shown
-from prontodb.model.access import WRITE
+from prontodb.model.operation import WRITE
 
 SYNTAX = {
     "set": Syntax(

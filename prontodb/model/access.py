@@ -5,17 +5,17 @@ from __future__ import annotations
 from prontodb.errors import InvalidInputError, shown
 from prontodb.model.address import check_name
 from prontodb.model.key import check_prefix
+from prontodb.model.operation import ADMIN, READ, RIGHTS, WRITE
 from prontodb.model.value import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-READ = "read"
-WRITE = "write"
-ADMIN = "admin"
-RIGHTS = (READ, WRITE, ADMIN)
-"""None of them implies another: a grant gives what it says."""
+__all__ = [
+    "ADMIN", "EVERYBODY", "EVERYWHERE", "READ", "RIGHTS", "WRITE", "Grant", "Rules", "check_pattern", "check_principal",
+    "check_rights", "covers",
+]  # fmt: skip
 
 EVERYBODY = "*"
 """The principal of a grant for all callers, declared or not."""

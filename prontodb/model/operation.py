@@ -10,6 +10,12 @@ if TYPE_CHECKING:
 
     from prontodb.model.entry import Entry
 
+READ = "read"
+WRITE = "write"
+ADMIN = "admin"
+RIGHTS = (READ, WRITE, ADMIN)
+"""What operations need where access rules are in force (`model/access.py`). None of them implies another."""
+
 INHERIT = -1
 """ttl_ms of an operation that takes its namespace's default lifetime, or none where there is none."""
 FOREVER = 0
