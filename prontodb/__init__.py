@@ -11,6 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from prontodb import blocking as blocking
     from prontodb import errors as errors
+    from prontodb import tokens as tokens
     from prontodb.composition import open_manager as open
     from prontodb.encryption.sources import KeyCommand as KeyCommand
     from prontodb.encryption.sources import KeyFile as KeyFile
@@ -60,13 +61,14 @@ __all__ = [
     "enable_logging",
     "errors",
     "open",
+    "tokens",
 ]
 
 
 def __getattr__(name: str) -> object:
     from importlib import import_module
 
-    if name in ("blocking", "errors"):
+    if name in ("blocking", "errors", "tokens"):
         return import_module(f"prontodb.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'prontodb' has no attribute {name!r}")

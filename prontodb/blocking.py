@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 import anyio
 from anyio.from_thread import BlockingPortal
 
-from prontodb import composition, keystore, manager, transaction, watching
+from prontodb import composition, guarding, keystore, manager, transaction, watching
 from prontodb.errors import ClosedError
 from prontodb.model.address import DEFAULT_NAME
 from prontodb.model.holder import EXCLUSIVE
@@ -309,6 +309,19 @@ class Keystore:
         return Watch(self._loop, self._behind.watch(prefix, since))
 
 
+class AccessBook:
+    """The access rules and tokens of one root; see `prontodb.SessionManager.access`."""
+
+    def __init__(self, loop: _Loop, behind: guarding.AccessBook) -> None:
+        self._loop, self._behind = loop, behind
+
+    list = _waiting(guarding.AccessBook.list)
+    add = _waiting(guarding.AccessBook.add)
+    remove = _waiting(guarding.AccessBook.remove)
+    mint = _waiting(guarding.AccessBook.mint)
+    revoke = _waiting(guarding.AccessBook.revoke)
+
+
 class SessionManager:
     """All addresses of one root; see `prontodb.SessionManager`. Any thread may use it."""
 
@@ -357,6 +370,11 @@ class SessionManager:
         """The settings in force."""
         return self._behind.settings
 
+    @property
+    def access(self) -> AccessBook:
+        """The access rules and tokens of the root: who may do what where."""
+        return AccessBook(self._loop, self._behind.access)
+
     @contextmanager
     def session(
         self,
@@ -367,9 +385,10 @@ class SessionManager:
         wait: float | None = None,
         create: bool = True,
         labels: Mapping[str, str] | None = None,
+        token: str | None = None,
     ) -> Iterator[Keystore]:
         """Open a session at an address for a `with` block; see `prontodb.SessionManager.session`."""
-        opened = self._behind.session(user, cursor, mode=mode, wait=wait, create=create, labels=labels)
+        opened = self._behind.session(user, cursor, mode=mode, wait=wait, create=create, labels=labels, token=token)
         with self._loop.within(opened) as handle:
             yield Keystore(self._loop, handle)
 
@@ -399,12 +418,17 @@ def open(
     settings: Settings | None = None,
     keys: KeySource | None = None,
     jobs: bool = False,
+    principal: str | None = None,
+    token: str | None = None,
 ) -> Iterator[SessionManager]:
     """Open a root for a `with` block and yield its manager; see `prontodb.open`. Starts a thread and ends it."""
     loop = _Loop()
     try:
         with ExitStack() as stack:
-            opened = loop.in_one_task(composition.open_manager(root, settings=settings, keys=keys, jobs=jobs))
+            manager = composition.open_manager(
+                root, settings=settings, keys=keys, jobs=jobs, principal=principal, token=token
+            )
+            opened = loop.in_one_task(manager)
             behind = stack.enter_context(opened)
             try:
                 yield SessionManager(loop, behind)

@@ -10,6 +10,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from prontodb.errors import BusyError, ConflictError, InvalidInputError, RevisionConflictError, shown
+from prontodb.model.access import READ, WRITE
 from prontodb.model.key import after
 from prontodb.model.operation import ABSENT, Op
 
@@ -31,6 +32,11 @@ def check_on_conflict(on_conflict: object) -> str:
     if not isinstance(on_conflict, str) or on_conflict not in ON_CONFLICT:
         raise InvalidInputError(f"on_conflict must be 'fail', 'keep' or 'replace', not {shown(on_conflict)}")
     return on_conflict
+
+
+def needs(on_conflict: str) -> tuple[str, ...]:
+    """Return the rights that writing many entries takes: all but 'replace' tell which keys are there already."""
+    return (WRITE,) if on_conflict == REPLACE else (READ, WRITE)
 
 
 class BulkWriter:

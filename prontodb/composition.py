@@ -10,6 +10,7 @@ from warnings import warn
 
 import anyio
 
+from prontodb.access import Access, Caller, checked_token
 from prontodb.addresses import AddressBook
 from prontodb.audit.denied import DeniedLog
 from prontodb.encryption.keyring import Keyring
@@ -17,6 +18,7 @@ from prontodb.encryption.sources import encrypts_new_by, source_from
 from prontodb.engine.sqlite.engine import SqliteEngine
 from prontodb.engine.sqlite.lifecycle import Lifecycle
 from prontodb.errors import InvalidSettingsError
+from prontodb.guarding import Guard
 from prontodb.jobs.book import JobBook
 from prontodb.log import event
 from prontodb.manager import SessionManager, as_path
@@ -51,7 +53,7 @@ INDEX_WAIT_S = 0.5
 
 
 def _built(
-    layout: Layout, settings: Settings, clock: Clock, descriptors: int
+    layout: Layout, settings: Settings, clock: Clock, descriptors: int, caller: Caller
 ) -> tuple[SessionManager, LiveSessions, SqliteEngine, Upkeep]:
     """Build the parts of one root and hand them to each other."""
     index_wait_s = min(settings.wait_s, INDEX_WAIT_S)
@@ -95,6 +97,7 @@ def _built(
         sessions,
         upkeep,
         JobBook(layout, notebook, clock),
+        Guard(caller, engine),
     )
     return manager, live, engine, upkeep
 
@@ -108,6 +111,8 @@ async def open_manager(
     clock: Clock | None = None,
     jobs: bool = False,
     end_on_sigterm: bool = False,
+    principal: str | None = None,
+    token: str | None = None,
 ) -> AsyncIterator[SessionManager]:
     """Open a root and yield its manager; leaving the block ends its sessions, closes everything and ends every thread.
 
@@ -116,8 +121,9 @@ async def open_manager(
     `prontodb.KeyFile(path)`, `KeyCommand`, `SystemKeyring` or `Passphrase`; None asks the environment. With `jobs`,
     the scheduled jobs of the root run while the block does, unless another process runs them already; then this one
     takes over when that ends. With `end_on_sigterm`, SIGTERM cancels the block, which ends as ever, and then the
-    program with exit code 143; without it SIGTERM is the application's affair. Enter and leave the block in one task:
-    it owns a task group.
+    program with exit code 143; without it SIGTERM is the application's affair. `principal` is the name for which access
+    rules are asked, None what PRONTODB_PRINCIPAL says. `token` stands in its place: this manager does what the token
+    allows and no more; None: the one in PRONTODB_TOKEN. Enter and leave the block in one task: it owns a task group.
     Raises `UnsupportedBackendError` outside asyncio.
     """
     running_loop()
@@ -127,14 +133,10 @@ async def open_manager(
     layout, clock = Layout(resolved(path)), clock or Clock()
     descriptors = raise_descriptor_limit()
     make_root(layout.root).close()
-    if settings is None:
-        settings, warnings = configuration.load(layout)
-        for warning in warnings:
-            event("settings.warning", reason=warning)
-    if not settings.unsafe_file_system:
-        check_file_system(layout.root)
+    settings = _settings(layout, settings)
     layout = Layout(layout.root, _keyring(layout, settings, keys))
-    manager, live, engine, upkeep = _built(layout, settings, clock, descriptors)
+    caller = _caller(layout, clock, principal, token)
+    manager, live, engine, upkeep = _built(layout, settings, clock, descriptors, caller)
     # Made before anything runs: a wrong schedule is refused here and now.
     runner = upkeep.runner() if jobs else None
     event("manager.opened", root=layout.root, max_open_keystores=engine.max_open, descriptor_limit=descriptors)
@@ -145,6 +147,7 @@ async def open_manager(
     try:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(live.watch)
+            tasks.start_soon(caller.access.watch, lambda look: engine.beside(look, brief=True))
             tasks.start_soon(upkeep.keep_own)
             if runner is not None:
                 tasks.start_soon(runner.run)
@@ -160,19 +163,44 @@ async def open_manager(
                 tasks.cancel_scope.cancel()
     finally:
         with anyio.CancelScope(shield=True):
-            try:
-                left = await live.close()
-                if left:
-                    event("sessions.left", sessions=left)
-                    warn(f"not ended in {CLOSE_S:g} s: {', '.join(left)}", ResourceWarning, stacklevel=2)
-            finally:
-                denied.stop()
-                await engine.close()
+            await _close(live, engine)
+        denied.stop()
         event("manager.closed", root=layout.root)
     if error is None and terminated:
         raise SystemExit(128 + signal.SIGTERM)
     if error is not None:
         raise error
+
+
+async def _close(live: LiveSessions, engine: SqliteEngine) -> None:
+    try:
+        left = await live.close()
+        if left:
+            event("sessions.left", sessions=left)
+            warn(f"not ended in {CLOSE_S:g} s: {', '.join(left)}", ResourceWarning, stacklevel=5)
+    finally:
+        await engine.close()
+
+
+def _settings(layout: Layout, given: Settings | None) -> Settings:
+    """Return the settings in force, when the root may lie where it does."""
+    settings = given
+    if settings is None:
+        settings, warnings = configuration.load(layout)
+        for warning in warnings:
+            event("settings.warning", reason=warning)
+    if not settings.unsafe_file_system:
+        check_file_system(layout.root)
+    return settings
+
+
+def _caller(layout: Layout, clock: Clock, principal: str | None, token: str | None) -> Caller:
+    """Return who asks, as told or as the environment says; an empty variable is unset."""
+    if principal is None:
+        principal = os.environ.get("PRONTODB_PRINCIPAL") or None
+    if token is None:
+        token = os.environ.get("PRONTODB_TOKEN") or None
+    return Caller(Access(layout, clock), principal, None if token is None else checked_token(token))
 
 
 def _keyring(layout: Layout, settings: Settings, keys: KeySource | None) -> Keyring:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from prontodb.bulk import FAIL, BulkWriter, check_on_conflict, live_among
+from prontodb.bulk import FAIL, BulkWriter, check_on_conflict, live_among, needs
 from prontodb.errors import InvalidInputError, shown
+from prontodb.model.access import READ, WRITE
 from prontodb.model.key import check_prefix
 from prontodb.model.operation import ABSENT, FOREVER, Op
 from prontodb.model.reports import CopyReport
@@ -17,10 +18,11 @@ from prontodb.model.reports import CopyReport
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 
+    from prontodb.access import Gate
     from prontodb.keystore import Keystore
     from prontodb.model.entry import Entry
 
-__all__ = ["check_on_conflict", "chosen", "copy_key", "copy_many"]
+__all__ = ["check_on_conflict", "check_source", "check_target", "chosen", "copy_key", "copy_many"]
 
 FIRST_READ = 16
 """Named keys in the first read. Any value may be large, so later reads grow only while they are small."""
@@ -39,6 +41,9 @@ async def copy_key(source: Keystore, key: str, target: Keystore, new_key: str, *
     target._key(new_key)
     if source.address == target.address and key == new_key:
         raise InvalidInputError(f"key {shown(key)} cannot be copied onto itself; name another key or address")
+    if target._gate is not None:
+        # Before the source is read: a denial tells nothing of what is there.
+        target._gate.check_keys((WRITE,) if overwrite else (READ, WRITE), (new_key,))
     entry = await source.entry(key)
     if entry is None:
         return False
@@ -73,8 +78,12 @@ async def copy_many(
     """
     if source.address == target.address:
         raise InvalidInputError(f"source and target are both {source.address}; copy_many copies to another address")
-    wanted = chosen(source, keys, prefix)
+    wanted = chosen(source._key, keys, prefix)
     writer = BulkWriter(target, on_conflict, progress)
+    if target._gate is not None:
+        check_target(target._gate, wanted, prefix, on_conflict)
+    if source._gate is not None:
+        check_source(source._gate, wanted, prefix)
     if wanted is None:
         await writer.write(_scanned(source, prefix), lambda: _keys(source, prefix))
         absent = 0
@@ -87,8 +96,11 @@ async def copy_many(
     )
 
 
-def chosen(source: Keystore, keys: Iterable[str] | None, prefix: str) -> list[str] | None:
-    """Return the `keys` to copy, each once and in order, or None for all that begin with `prefix`; never both."""
+def chosen(check: Callable[[object], str], keys: Iterable[str] | None, prefix: str) -> list[str] | None:
+    """Return the `keys` to copy, each once and in order, or None for all that begin with `prefix`; never both.
+
+    `check` returns what is a key, and raises for everything else.
+    """
     check_prefix(prefix)
     if keys is None:
         return None
@@ -96,7 +108,24 @@ def chosen(source: Keystore, keys: Iterable[str] | None, prefix: str) -> list[st
         raise InvalidInputError("name keys or a prefix to copy, not both")
     if isinstance(keys, (str, bytes)) or not hasattr(keys, "__iter__"):
         raise InvalidInputError(f"keys must be several keys, such as a list, not {type(keys).__name__}")
-    return sorted({source._key(key) for key in keys})
+    return sorted({check(key) for key in keys})
+
+
+def check_target(gate: Gate, keys: Sequence[str] | None, prefix: str, on_conflict: str) -> None:
+    """Raise `DeniedError` unless all that is to be copied may be written, and told whether it is there."""
+    for right in needs(on_conflict):
+        if keys is None:
+            gate.check(right, prefix, is_prefix=True)
+        else:
+            gate.check_keys((right,), keys)
+
+
+def check_source(gate: Gate, keys: Sequence[str] | None, prefix: str) -> None:
+    """Raise `DeniedError` unless all that is to be copied may be read."""
+    if keys is None:
+        gate.check(READ, prefix, is_prefix=True)
+    else:
+        gate.check_keys((READ,), keys)
 
 
 def _op(key: str, entry: Entry, expect: int | None = None) -> Op:
@@ -121,6 +150,8 @@ async def _read(source: Keystore, keys: Sequence[str], missing: list[str]) -> As
     while at < len(keys):
         source._check_open()
         group = keys[at : at + count]
+        if source._gate is not None:
+            source._gate.check_keys((READ,), group)
         entries = await source._keyspace.read(group)
         for key, entry in zip(group, entries, strict=True):
             if entry is None:

@@ -9,12 +9,14 @@ from prontodb.keystore import Keystore
 from prontodb.model.clock import Clock
 from prontodb.model.layout import Layout
 from prontodb.model.limits import Limits
-from prontodb.model.operation import Fence
+from prontodb.model.operation import RIGHTS, Fence
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
 
+    from prontodb.access import Caller
     from prontodb.engine.sqlite.lifecycle import Lifecycle
     from prontodb.model.address import Address
     from prontodb.model.layout import Keys
@@ -28,6 +30,7 @@ class OneShot:
     Reading at an address that does not exist finds nothing and makes nothing; the first write makes the address. With
     the `fence` of a session that holds the address for us, writes take no lock and are refused once it has ended.
     `keys` brings what opens an encrypted address.
+    `caller` is asked before every operation; None where there is nothing to ask.
     """
 
     def __init__(
@@ -41,8 +44,11 @@ class OneShot:
         unsafe_file_system: bool = False,
         fence: Fence | None = None,
         keys: Keys | None = None,
+        caller: Caller | None = None,
     ) -> None:
-        self._fence = fence
+        self._gate = None if caller is None else caller.gate(address)
+        fence = fence if fence is None or caller is None else caller.fence(fence.session, fence.epoch, gate=self._gate)
+        self._fence, self._caller = fence, caller
         self._layout, self._address = Layout(root, keys), address
         self._limits, self._clock = limits or Limits(), Clock()
         self._unsafe = unsafe_file_system
@@ -53,7 +59,7 @@ class OneShot:
             self._clock,
             lifecycle=self._lifecycle,
             durability=durability,
-            create=create,
+            create=create and (self._gate is None or self._gate.may_create),
             attached=fence is not None,
         )
 
@@ -61,8 +67,11 @@ class OneShot:
         return lifecycle(self._layout, self._limits, self._clock, unsafe_file_system=self._unsafe)
 
     def __enter__(self) -> Keystore:
-        fence = self._fence or Fence(f"cli-{os.getpid()}-{os.urandom(4).hex()}")
-        return Keystore(self._keyspace, self._address, fence, self._limits, self._clock)
+        fence = self._fence
+        if fence is None:
+            name = f"cli-{os.getpid()}-{os.urandom(4).hex()}"
+            fence = Fence(name) if self._caller is None else self._caller.fence(name, gate=self._gate)
+        return Keystore(self._keyspace, self._address, fence, self._limits, self._clock, gate=self._gate)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -70,8 +79,15 @@ class OneShot:
         self._keyspace.close()
 
     def exists(self) -> bool:
-        """True when the address has a keystore."""
+        """True when the address has a keystore; raises `DeniedError` for a caller without any right there."""
+        if self._gate is not None:
+            self._gate.check_any(*RIGHTS)
         return self._keyspace.exists()
+
+    def allow(self, right: str, keys: Sequence[str]) -> None:
+        """Raise `DeniedError` unless the caller has a right to all of `keys`."""
+        if self._gate is not None:
+            self._gate.check_keys((right,), keys)
 
 
 def lifecycle(layout: Layout, limits: Limits, clock: Clock, *, unsafe_file_system: bool = False) -> Lifecycle:

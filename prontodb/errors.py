@@ -3,7 +3,7 @@
 ProntoError
 ├── InvalidInputError        correct the call
 │   ├── InvalidAddressError, InvalidKeyError, InvalidPathError, InvalidValueError
-│   ├── InvalidTtlError, InvalidSettingsError, InvalidImportError, InvalidSourceError
+│   ├── InvalidTtlError, InvalidSettingsError, InvalidImportError, InvalidSourceError, InvalidTokenError
 │   ├── LimitError           smaller, or raise the named limit
 │   ├── NotANumberError      increment of something that is no whole number
 │   └── UnsupportedBackendError
@@ -190,7 +190,42 @@ class FencedError(ProntoError):
 
 
 class DeniedError(ProntoError):
-    """An access rule refuses this."""
+    """An access rule, or a token, refuses this; nothing was done, and nothing was looked at.
+
+    `principal` is who asked: a declared name, a token's chain of issuers, or None. `address` is an address or pattern
+    as text, None for what is of no address. `key` is a key, or with `is_prefix` what keys begin with; None: all.
+    """
+
+    def __init__(
+        self,
+        right: str,
+        address: object = None,
+        key: str | None = None,
+        *,
+        is_prefix: bool = False,
+        principal: str | None = None,
+        by_token: bool = False,
+        reason: str = "",
+    ) -> None:
+        self.right, self.key, self.is_prefix = right, key, is_prefix
+        self.address = None if address is None else str(address)
+        self.principal, self.by_token, self.reason = principal, by_token, reason
+        if by_token:
+            who = f"the token of {principal}" if principal else "the token"
+        else:
+            who = "a caller without a principal" if principal is None else f"principal {shown(principal)}"
+        what = "this root" if address is None else "all addresses" if self.address == "*/*" else self.address
+        if key:
+            what = f"{'keys that begin with' if is_prefix else 'key'} {shown(key)} at {what}"
+        why = reason or "no access rule allows it ('prontodb access explain' says more)"
+        super().__init__(f"{who} may not {_VERBS.get(right, right)} {what}: {why}")
+
+
+_VERBS = {"admin": "administer", "write": "write to"}
+
+
+class InvalidTokenError(InvalidInputError):
+    """A text that is no token, or a caveat that would widen one. Never shows the token."""
 
 
 class SecretError(ProntoError):

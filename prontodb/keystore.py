@@ -19,7 +19,7 @@ from prontodb.errors import (
     shown,
 )
 from prontodb.model.key import after, check_key, check_prefix, check_value, namespace_of, prefix_end, project_of
-from prontodb.model.operation import ABSENT, FOREVER, INHERIT, Op
+from prontodb.model.operation import ABSENT, FOREVER, INHERIT, READ, WRITE, Op
 from prontodb.model.ttl import lifetime_ms, ttl_ms
 
 TYPE_CHECKING = False
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
     from typing import Protocol
 
+    from prontodb.access import Gate
     from prontodb.cache import Cache, CacheReport
     from prontodb.engine.protocol import Keyspace
     from prontodb.errors import ProntoError
@@ -76,10 +77,11 @@ class Keystore:
         guard: Callable[[], None] | None = None,
         cache: Cache | None = None,
         writes: bool = True,
+        gate: Gate | None = None,
     ) -> None:
         self._keyspace, self._address, self._fence = keyspace, address, fence
         self._limits, self._clock, self._turns = limits, clock, turns
-        self._guard, self._cache, self._writes = guard, cache, writes
+        self._guard, self._cache, self._writes, self._gate = guard, cache, writes, gate
         self._cached: CacheReport | None = None
         self._ended: ProntoError | None = None
         self._waits: set[Cancellable] = set()
@@ -91,7 +93,7 @@ class Keystore:
 
     @property
     def session_id(self) -> str:
-        """The name under which this handle's changes stand in the journal."""
+        """The name with which this handle's changes begin in the journal."""
         return self._fence.session
 
     @property
@@ -128,12 +130,20 @@ class Keystore:
         for wait in list(self._waits):
             wait.cancel()
 
+    def _guarded_by(self, gate: Gate | None) -> None:
+        """Put the handle behind another gate, or behind none; what waits for changes asks it before it goes on."""
+        self._gate = gate
+        for wait in list(self._waits):
+            wait.cancel()
+
     # Reading
 
     async def get(self, key: str) -> str | None:
         """Return the value of `key`, or None when it is absent or expired."""
         cache = self._cache
         if cache is not None and type(key) is str:
+            if self._gate is not None:
+                self._gate.check(READ, key)
             entry = cache.find(key)
             if entry is not None:
                 return entry.value
@@ -154,6 +164,8 @@ class Keystore:
         Raises `LimitError` when the values together pass `max_batch_bytes`.
         """
         wanted = [self._key(key) for key in _listed(keys, "keys")]
+        if self._gate is not None:
+            self._gate.check_keys((READ,), wanted)
         self._check_batch(len(wanted))
         if not wanted:
             return {}
@@ -177,9 +189,11 @@ class Keystore:
         self._check_open()
         lo, hi = check_prefix(prefix), prefix_end(prefix)
         limit = FIRST_PAGE
+        self._allow(READ, prefix)
         while page := await self._keyspace.scan(lo, hi, limit):
             yield page
             self._check_open()
+            self._allow(READ, prefix)
             lo, limit = after(page[-1].key), min(limit * 4, self._limits.max_page)
 
     async def list_keys(self, prefix: str = "") -> list[str]:
@@ -189,17 +203,20 @@ class Keystore:
             found += page
         return found
 
-    async def _key_pages(self, prefix: str) -> AsyncIterator[list[str]]:
+    async def _key_pages(self, prefix: str, right: str = READ) -> AsyncIterator[list[str]]:
         self._check_open()
         lo, hi = check_prefix(prefix), prefix_end(prefix)
+        self._allow(right, prefix)
         while page := await self._keyspace.keys(lo, hi, self._limits.max_page):
             yield page
+            self._allow(right, prefix)
             lo = after(page[-1])
 
     async def count(self, prefix: str = "") -> int:
         """Return how many live entries have keys that begin with `prefix`, from one snapshot."""
         self._check_open()
-        return await self._keyspace.count(check_prefix(prefix), prefix_end(prefix))
+        self._allow(READ, check_prefix(prefix))
+        return await self._keyspace.count(prefix, prefix_end(prefix))
 
     async def ttl(self, key: str) -> float | None:
         """Return the seconds `key` has left to live: infinity when it does not expire, None when it is absent."""
@@ -231,6 +248,7 @@ class Keystore:
     async def namespace_ttls(self) -> dict[str, float]:
         """Return the default lifetime, in seconds, of each namespace that has one."""
         self._check_open()
+        self._allow(READ, "")
         return {name: ms / 1_000 for name, ms in (await self._keyspace.lifetimes()).items()}
 
     # Writing
@@ -266,7 +284,7 @@ class Keystore:
         Each step is all or none; cancelling between steps keeps what is done. Deleting everything takes `prefix` "".
         """
         gone = 0
-        async for page in self._key_pages(prefix):
+        async for page in self._key_pages(prefix, WRITE):
             for begin in range(0, len(page), self._limits.max_batch_ops):
                 ops = [Op(key, None) for key in page[begin : begin + self._limits.max_batch_ops]]
                 gone += (await self._apply(ops)).changed
@@ -315,6 +333,8 @@ class Keystore:
         last written: what it was given, or what was left at an increment, which keeps the expiry.
         """
         lifetime = lifetime_ms(ttl)
+        if self._gate is not None:
+            self._gate.check_keys((READ, WRITE), (self._key(key),))
         inherits = lifetime == INHERIT and namespace_of(self._key(key)) in await self._keyspace.lifetimes()
 
         def decide(entry: Entry | None) -> Op | None:
@@ -339,8 +359,9 @@ class Keystore:
     async def set_namespace_ttl(self, namespace: str, ttl: float | str | None) -> None:
         """Give a namespace a default lifetime for entries set without one; None drops it. Existing entries stay."""
         self._check_open()
+        self._allow(WRITE, check_prefix(namespace) and namespace + ".")
         self._check_writes()
-        await self._keyspace.set_lifetime(check_prefix(namespace), None if ttl is None else ttl_ms(ttl), self._fence)
+        await self._keyspace.set_lifetime(namespace, None if ttl is None else ttl_ms(ttl), self._fence)
 
     # Following
 
@@ -364,7 +385,8 @@ class Keystore:
         from prontodb.watching import Watch
 
         self._check_open()
-        return Watch(self, check_prefix(prefix), since)
+        self._allow(READ, check_prefix(prefix))
+        return Watch(self, prefix, since)
 
     async def wait_for(
         self, key: str, predicate: Callable[[str | None], bool] | None = None, timeout: float | None = None
@@ -379,6 +401,8 @@ class Keystore:
         if predicate is not None and not callable(predicate):
             raise InvalidInputError(f"predicate must be a function of the value, not {type(predicate).__name__}")
         timeout_s = self._limits.wait_s if timeout is None else _seconds(timeout)
+        if self._gate is not None:
+            self._gate.check(READ, self._key(key))
         return await wait_for(self, self._key(key), predicate, timeout_s)
 
     # Inside
@@ -394,6 +418,11 @@ class Keystore:
             raise ReadOnlyError(
                 f"this session at {self._address} only reads; open one with mode='exclusive' or 'shared'"
             )
+
+    def _allow(self, right: str, prefix: str) -> None:
+        """Raise `DeniedError` unless all keys that begin with `prefix` may be read or written."""
+        if self._gate is not None:
+            self._gate.check(right, prefix, is_prefix=True)
 
     def _key(self, key: object) -> str:
         if self._ended is not None or self._guard is not None:
@@ -417,6 +446,8 @@ class Keystore:
     async def _read(self, key: str) -> Entry | None:
         """Return the live entry of a key from the store, and remember it in the cache."""
         wanted, cache = (self._key(key),), self._cache
+        if self._gate is not None:
+            self._gate.check(READ, key)
         if cache is None:
             return (await self._keyspace.read(wanted))[0]
         moment = cache.moment
@@ -427,6 +458,8 @@ class Keystore:
 
     async def _write(self, ops: Sequence[Op]) -> Receipt:
         """Have `ops` applied; the cache forgets their keys before, and for good when the outcome is unknown."""
+        if self._gate is not None:
+            self._gate.check_ops(ops)
         if not self._writes:
             self._check_writes()
         cache = self._cache
@@ -454,6 +487,8 @@ class Keystore:
     async def _update(self, key: str, decide: Callable[[Entry | None], Op | None]) -> Receipt | None:
         """Read, decide, write on condition that nothing changed; again when something did, up to the deadline."""
         self._key(key)
+        if self._gate is not None:
+            self._gate.check_keys((READ, WRITE), (key,))
         deadline = self._clock.monotonic_s() + self._limits.wait_s
         if self._turns is None:
             return await self._insist(key, decide, deadline)

@@ -7,19 +7,26 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
 from prontodb import copying, transfer
+from prontodb.access import Caller, checked_token, scope_of
 from prontodb.addresses import AddressBook
 from prontodb.audit.trail import wanted_records
 from prontodb.backup.history import Until
+from prontodb.bulk import needs
 from prontodb.doctor import examine
 from prontodb.engine.sqlite import cloning
 from prontodb.engine.sqlite.engine import SqliteEngine
 from prontodb.engine.sqlite.lifecycle import Lifecycle
 from prontodb.engine.sqlite.resealing import DECRYPT, ENCRYPT, REKEY
-from prontodb.errors import InvalidInputError
+from prontodb.errors import AddressNotFoundError, InvalidInputError, SessionNotFoundError
+from prontodb.guarding import AccessBook
 from prontodb.jobs.book import JobBook
 from prontodb.keystore import Keystore
-from prontodb.model.address import DEFAULT_NAME, Address
-from prontodb.model.holder import EXCLUSIVE, READ, SHARED
+from prontodb.model.access import ADMIN, READ, WRITE
+from prontodb.model.address import DEFAULT_NAME, Address, as_address
+from prontodb.model.holder import EXCLUSIVE, SHARED
+from prontodb.model.holder import READ as READS_ONLY
+from prontodb.model.key import check_key
+from prontodb.model.layout import Layout
 from prontodb.model.moments import moment_of
 from prontodb.model.root import checked_root
 from prontodb.model.settings import Settings
@@ -33,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping
     from datetime import datetime
 
+    from prontodb.access import Gate
     from prontodb.addresses import AddressReport, AddressRow
     from prontodb.audit.report import AuditRecord, AuditReport
     from prontodb.backup.container import Listing
@@ -42,6 +50,7 @@ if TYPE_CHECKING:
     from prontodb.backup.verify import VerifyReport
     from prontodb.doctor import DoctorReport
     from prontodb.engine.sqlite.resealing import ResealReport
+    from prontodb.guarding import Guard
     from prontodb.jobs.book import JobRow
     from prontodb.jobs.compact import CompactReport
     from prontodb.jobs.sweep import SweepReport
@@ -67,9 +76,12 @@ class SessionManager:
         sessions: SessionBook,
         upkeep: Upkeep,
         jobs: JobBook,
+        guard: Guard,
     ) -> None:
         self._engine, self._book, self._lifecycle, self._settings = engine, book, lifecycle, settings
         self._live, self._sessions, self._upkeep, self._jobs = live, sessions, upkeep, jobs
+        self._guard = guard
+        self._access = AccessBook(guard, engine, settings.limits)
         self._clock = engine._clock
         self._registered: set[Address] = set()
 
@@ -83,6 +95,11 @@ class SessionManager:
         """The settings in force."""
         return self._settings
 
+    @property
+    def access(self) -> AccessBook:
+        """The access rules and tokens of the root: who may do what where."""
+        return self._access
+
     # Sessions
 
     @asynccontextmanager
@@ -95,6 +112,7 @@ class SessionManager:
         wait: float | None = None,
         create: bool = True,
         labels: Mapping[str, str] | None = None,
+        token: str | None = None,
     ) -> AsyncIterator[Keystore]:
         """Open a session at an address and yield its keystore; leaving the block ends it.
 
@@ -104,32 +122,60 @@ class SessionManager:
         0 tries once; then `AddressBusyError` names them. The address is made when it does not exist, unless `create`
         is False or the session only reads: then `AddressNotFoundError`. `labels` are a few short texts that
         `prontodb session list` shows. Inside `prontodb run`, a session at its address attaches to the one of the run.
+        `token` is what the session may do, whatever else whoever opened the manager may; None: that, or what the token
+        in PRONTODB_TOKEN allows. `DeniedError` for a caller who may write nothing there, or only read and does not.
         """
         address, mode, pairs = Address(user, cursor), checked_mode(mode), checked_labels(labels)
         wait_s = self._settings.wait_s if wait is None else checked_wait(wait)
-        if mode == READ:
+        caller = self._guard.caller if token is None else Caller(self._guard.access, token=checked_token(token))
+        gate = await self._guard.gate(address, caller)
+        if gate is not None:
+            gate.check_any(READ if mode == READS_ONLY else WRITE)
+            create = create and gate.may_create
+        if mode == READS_ONLY:
             async with self._live.reading(address) as keystore:
-                yield keystore
+                with self._guard.access.holding(keystore, caller, gate):
+                    yield keystore
             return
-        async with self._live.locked(address, mode, wait_s=wait_s, create=create, labels=pairs) as keystore:
-            if address not in self._registered:
-                # A creation that was killed before its registry row, or a lost registry, heals here.
-                self._registered.add(address)
-                await self._engine.beside(lambda: self._book.register(address), brief=True)
-            yield keystore
+        async with self._live.locked(
+            address,
+            mode,
+            wait_s=wait_s,
+            create=create,
+            labels=pairs,
+            make_fence=lambda session, epoch: caller.fence(session, epoch, gate=gate),
+        ) as keystore:
+            with self._guard.access.holding(keystore, caller, gate):
+                if address not in self._registered:
+                    # A creation that was killed before its registry row, or a lost registry, heals here.
+                    self._registered.add(address)
+                    await self._engine.beside(lambda: self._book.register(address), brief=True)
+                yield keystore
 
     async def sessions(self) -> list[SessionReport]:
-        """Return every live session of this root, of all processes; clears away what dead ones left."""
-        return await self._engine.beside(self._sessions.list)
+        """Return every live session of this root, of all processes; clears away what dead ones left.
+
+        Where access rules are in force: those at addresses where the caller has any right.
+        """
+        seen, found = await self._guard.seen(), await self._engine.beside(self._sessions.list)
+        return [session for session in found if seen(session.address)]
 
     async def end_session(
         self, session: str, *, force: bool = False, kill: bool = False, wait: float | None = None
     ) -> SessionReport:
-        """End a session by its id, whoever holds it; see `prontodb session end`. `wait` in seconds."""
+        """End a session by its id, whoever holds it; see `prontodb session end`. `wait` in seconds.
+
+        Where access rules are in force, another manager's takes admin at its address.
+        """
         wait_s = self._settings.wait_s if wait is None else checked_wait(wait)
         if kill and not force:
             raise InvalidInputError("kill=True goes with force=True")
+        seen = await self._guard.seen()
         report = await self._engine.beside(lambda: self._sessions.find(session), brief=True)
+        if not seen(report.address):
+            raise SessionNotFoundError(session)
+        if not self._live.has(session):
+            await self._guard.allow(ADMIN, report.address)
         await self._engine.patiently(
             lambda: self._sessions.end_found(report, force=force, kill=kill, wait_s=0), wait_s=wait_s
         )
@@ -138,8 +184,12 @@ class SessionManager:
     # Addresses
 
     async def addresses(self) -> list[AddressRow]:
-        """Return every known address with its state and size, in order; heals the registry on the way."""
-        return await self._engine.beside(self._book.list)
+        """Return every known address with its state and size, in order; heals the registry on the way.
+
+        Where access rules are in force: those where the caller has any right.
+        """
+        seen, found = await self._guard.seen(), await self._engine.beside(self._book.list)
+        return [row for row in found if seen(row.address)]
 
     async def create(self, address: Address | str, *, encrypted: bool | None = None) -> bool:
         """Make an empty keystore; False when it exists already. After a crash it is whole or not there.
@@ -147,6 +197,7 @@ class SessionManager:
         `encrypted` None: as the setting `encrypt_new` says. Raises `SecretError` when it is to be and no key was given.
         """
         wanted = as_address(address)
+        await self._guard.allow(ADMIN, wanted)
         return await self._engine.patiently(lambda: self._lifecycle.create(wanted, encrypted=encrypted))
 
     async def encrypt(self, address: Address | str, *, progress: Show = None) -> ResealReport:
@@ -171,6 +222,7 @@ class SessionManager:
 
     async def _reseal(self, address: Address | str, what: str, show: Show, *, drop_older: bool = False) -> ResealReport:
         wanted = as_address(address)
+        await self._guard.allow(ADMIN, wanted)
         await self._engine.release(wanted)
         return await self._upkeep.drive(
             lambda stop: self._upkeep.work.resealing(wanted, what, drop_older=drop_older, stop=stop), show
@@ -183,11 +235,14 @@ class SessionManager:
         takes room: each value once more, until the journal is pruned. `AddressBusyError` while somebody holds it.
         """
         wanted = as_address(address)
+        await self._guard.allow(ADMIN, wanted)
         await self._engine.patiently(lambda: self._lifecycle.keep_history(wanted, keep))
 
     async def rename(self, old: Address | str, new: Address | str) -> None:
         """Give an address another name. `AddressBusyError` while a session is at it."""
         source, target = as_address(old), as_address(new)
+        await self._guard.allow(ADMIN, source)
+        await self._guard.allow(ADMIN, target)
         await self._engine.release(source)
         await self._engine.patiently(lambda: self._lifecycle.rename(source, target))
 
@@ -198,11 +253,13 @@ class SessionManager:
         An address that is missing (known to the registry, without a folder) is forgotten.
         """
         wanted = as_address(address)
+        await self._guard.allow(ADMIN, wanted)
         return await self._engine.drop(wanted) or await self._engine.patiently(lambda: self._book.forget(wanted))
 
     async def describe(self, address: Address | str) -> AddressReport:
         """Return the facts of one address: sizes, counts, revision, lifetimes."""
         wanted = as_address(address)
+        await self._guard.allow(READ, wanted)
         return await self._engine.beside(lambda: self._book.describe(wanted))
 
     # Across addresses
@@ -233,21 +290,32 @@ class SessionManager:
                 return await stack.enter_async_context(self.session(address.user, address.cursor, mode=mode))
 
             destination = target.address if isinstance(target, Keystore) else as_address(target)
-            original = await opened(source, READ)
+            wanted = copying.chosen(lambda key: check_key(key, self._settings.max_key_bytes), keys, prefix)
+            copying.check_on_conflict(on_conflict)
+            # Before anything is opened: what is denied tells nothing of what is there.
+            if (of_source := await self._gate_of(source)) is not None:
+                copying.check_source(of_source, wanted, prefix)
+            if (gate := await self._gate_of(target)) is not None:
+                copying.check_target(gate, wanted, prefix, on_conflict)
+            original = await opened(source, READS_ONLY)
             if not await self._engine.beside(lambda: self._lifecycle.exists(destination), brief=True):
-                return await self._copy_to_new(original, destination, keys, prefix, on_conflict)
+                if gate is not None and not gate.may_create:
+                    raise AddressNotFoundError(destination)
+                return await self._copy_to_new(original, destination, wanted, prefix, gate)
             copy = await opened(target, SHARED)
-            return await copying.copy_many(original, copy, keys=keys, prefix=prefix, on_conflict=on_conflict)
+            return await copying.copy_many(original, copy, keys=wanted, prefix=prefix, on_conflict=on_conflict)
+
+    async def _gate_of(self, place: Address | str | Keystore) -> Gate | None:
+        return place._gate if isinstance(place, Keystore) else await self._guard.gate(as_address(place))
 
     async def _copy_to_new(
-        self, original: Keystore, destination: Address, keys: Iterable[str] | None, prefix: str, on_conflict: str
+        self, original: Keystore, destination: Address, wanted: list[str] | None, prefix: str, gate: Gate | None
     ) -> CopyReport:
         """Build the target beside its place, complete, then publish it by one rename."""
-        wanted = copying.chosen(original, keys, prefix)
-        copying.check_on_conflict(on_conflict)
         limits, clock = self._settings.limits, self._clock
+        fence = self._guard.caller.fence(cloning.SESSION, gate=gate)
         return await self._engine.patiently(
-            lambda: cloning.clone(self._lifecycle, original.address, destination, wanted, prefix, limits, clock)
+            lambda: cloning.clone(self._lifecycle, original.address, destination, wanted, prefix, limits, clock, fence)
         )
 
     # Export, import
@@ -255,7 +323,8 @@ class SessionManager:
     async def export(self, address: Address | str, prefix: str = "") -> AsyncIterator[str]:
         """Yield an address's entries as JSON lines; see `import_lines`."""
         wanted = as_address(address)
-        async with self.session(wanted.user, wanted.cursor, mode=READ) as keystore:
+        await self._guard.allow(READ, wanted, prefix)
+        async with self.session(wanted.user, wanted.cursor, mode=READS_ONLY) as keystore:
             async for line in transfer.export_lines(keystore, prefix):
                 yield line
 
@@ -267,6 +336,9 @@ class SessionManager:
         copying.check_on_conflict(on_conflict)
         # Before the session: a wrong import must not make an address. Beside, since it may take seconds.
         checked = await self._engine.beside(lambda: transfer.check_lines(lines, limits, now_ms))
+        gate = await self._guard.gate(wanted)
+        if gate is not None:
+            gate.check_keys(needs(on_conflict), checked.keys)
         async with self.session(wanted.user, wanted.cursor, mode=SHARED) as keystore:
             return await transfer.store(keystore, checked, on_conflict=on_conflict)
 
@@ -277,6 +349,7 @@ class SessionManager:
 
         Skipped, and the report says why, after the wall clock was set by more than five minutes: unless `trust_clock`.
         """
+        await self._guard.allow(ADMIN)
         return await self._upkeep.sweep(trust_clock=trust_clock, show=progress)
 
     async def backup(
@@ -295,6 +368,7 @@ class SessionManager:
         instant on or not at all. An address that cannot be read is named in `failed` and keeps nobody from the others.
         Raises `BusyError` while another backup is being made there, `StorageFullError`, `UnsafePathError`.
         """
+        await self._guard.allow(READ, scope_of(user, cursor))
         return await self._upkeep.drive(
             lambda stop: self._upkeep.work.backup(full=full, user=user, cursor=cursor, output=output, stop=stop),
             progress,
@@ -302,6 +376,7 @@ class SessionManager:
 
     async def backups(self, place: str | None = None) -> Listing:
         """Return the backups of this root, or of a folder given as a path: the oldest first, and what is unreadable."""
+        await self._guard.allow(READ)
         return await self._engine.beside(lambda: self._upkeep.work.backups(place))
 
     async def verify(self, backup: str | None = None, *, progress: Show = None) -> VerifyReport:
@@ -309,10 +384,12 @@ class SessionManager:
 
         `backup` is an id or a path; None tests every file of all backups and tries some. Damage is in the report.
         """
+        await self._guard.allow(READ)
         return await self._upkeep.drive(lambda stop: self._upkeep.work.verify(backup, stop=stop), progress)
 
     async def prune(self, *, dry_run: bool = False, progress: Show = None) -> PruneReport:
         """Remove the backups that the retention policy does not keep; `dry_run` only says which."""
+        await self._guard.allow(ADMIN)
         return await self._upkeep.drive(lambda _: self._upkeep.work.prune(dry_run=dry_run), progress)
 
     async def verify_audit(self, address: Address | str | None = None, *, progress: Show = None) -> AuditReport:
@@ -321,6 +398,7 @@ class SessionManager:
         The first bad record of each is named in the report, and how far back the anchors reach. Never blocks a writer.
         """
         wanted = () if address is None else (as_address(address),)
+        await self._guard.allow(READ, *wanted)
         return await self._upkeep.drive(lambda stop: self._upkeep.work.audits.verify(wanted, stop=stop), progress)
 
     async def audit(
@@ -337,14 +415,17 @@ class SessionManager:
         Of one `key`, of one `session`, `since` a revision or a moment (an aware datetime, or ISO text).
         """
         place, wanted = as_address(address), wanted_records(key=key, session=session, since=since, limit=limit)
+        await self._guard.allow(READ, place)
         return (await self._engine.beside(lambda: self._upkeep.work.audits.records(place, wanted)))[0]
 
     async def compact(self, *, progress: Show = None) -> CompactReport:
         """Prune journals, give free pages back to the disk and cut logs: files really shrink."""
+        await self._guard.allow(ADMIN)
         return await self._upkeep.compact(show=progress)
 
     async def reap(self) -> ReapReport:
         """Clear away what dead sessions left."""
+        await self._guard.allow(ADMIN)
         return await self._upkeep.reap()
 
     async def restore(
@@ -372,6 +453,7 @@ class SessionManager:
         target = None if to is None else as_address(to)
         until = Until(None if at is None else moment_of(at), revision)
         root = None if into is None else resolved(checked_root(as_path(into), "into"))
+        await self._guard.allow_restore(scope_of(user, cursor), target, None if root is None else Layout(root))
         restoring = await self._engine.beside(
             lambda: self._upkeep.work.restoring(backup, user=user, cursor=cursor, target=target, until=until, into=root)
         )
@@ -391,6 +473,7 @@ class SessionManager:
         `redo`: with what the last undo put aside. Kept for the setting `undo_days`; then `NotFoundError`.
         """
         wanted = as_address(address)
+        await self._guard.allow(ADMIN, wanted)
         await self._engine.release(wanted)
         await self._engine.beside(lambda: self._upkeep.work.undo_restore(wanted, redo=redo))
 
@@ -417,6 +500,7 @@ class SessionManager:
         `failed` and stays as it was. Raises `InvalidSourceError`, `BusyError` for a source in use, `NotFoundError`,
         before anything is written.
         """
+        await self._guard.allow(ADMIN)
         # Here alone: whoever opens a manager need not pay for what is done once.
         from prontodb.migration.plan import Options
 
@@ -437,37 +521,34 @@ class SessionManager:
 
     async def run_job(self, name: str, *, progress: Show = None) -> JobResult:
         """Run one of the jobs now, as the schedule would: recorded, within its rules. Raises when it failed."""
+        await self._guard.allow(ADMIN)
         return await self._upkeep.run_job(name, progress)
 
     async def jobs(self) -> list[JobRow]:
         """Return every job with its schedule, its last run and its next."""
+        await self._guard.allow(READ)
         return await self._engine.beside(self._jobs.list)
 
     async def job_runs(self, name: str | None = None, *, limit: int = 50) -> list[Run]:
         """Return the last runs of one job or of all, the newest first."""
+        await self._guard.allow(READ)
         return await self._engine.beside(lambda: self._jobs.runs(name, limit))
 
     async def pause_jobs(self, name: str | None = None) -> None:
         """Drop the beats of a job, or of all jobs, from now on and in all processes, until `resume_jobs`."""
+        await self._guard.allow(ADMIN)
         await self._engine.beside(lambda: self._jobs.pause(name))
 
     async def resume_jobs(self, name: str | None = None) -> None:
         """Go on with a job that was paused, or with all."""
+        await self._guard.allow(ADMIN)
         await self._engine.beside(lambda: self._jobs.resume(name))
 
     async def doctor(self, *, deep: bool = False, repair: bool = False) -> DoctorReport:
         """Examine the whole root; with `repair`, heal what can be healed safely."""
+        await self._guard.allow(ADMIN if repair else READ)
         layout, limits = self._lifecycle.layout, self._settings.limits
         return await self._engine.beside(lambda: examine(layout, limits, self._clock, deep=deep, repair=repair))
-
-
-def as_address(address: object) -> Address:
-    """Return an address given as one or as its text form `user/cursor`."""
-    if isinstance(address, Address):
-        return address
-    if isinstance(address, str):
-        return Address.parse(address)
-    raise InvalidInputError(f"an address is Address(user, cursor) or 'user/cursor', not {type(address).__name__}")
 
 
 def as_path(root: object) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from prontodb.errors import ClosedError, LimitError, RevisionConflictError
+from prontodb.model.access import READ, WRITE
 from prontodb.model.key import check_key, check_value
 from prontodb.model.operation import ABSENT, CHECK, Op
 from prontodb.model.ttl import lifetime_ms
@@ -50,6 +51,8 @@ class Transaction:
 
     async def _check_unchanged(self) -> None:
         self._keystore._check_open()
+        if self._keystore._gate is not None:
+            self._keystore._gate.check_keys((READ,), list(self._seen))
         found = await self._keystore._keyspace.read(list(self._seen))
         for (key, seen), entry in zip(self._seen.items(), found, strict=True):
             now = ABSENT if entry is None else entry.revision
@@ -62,7 +65,7 @@ class Transaction:
 
     async def get(self, key: str) -> str | None:
         """Return the value of `key` as this transaction sees it, or None."""
-        self._check(key)
+        self._check(key, READ)
         if key in self._written:
             return self._written[key].value
         self._count(key)
@@ -77,12 +80,12 @@ class Transaction:
 
     def set(self, key: str, value: str, *, ttl: Ttl = None) -> None:
         """Collect a write; it is applied at the end of the block."""
-        self._check(key)
+        self._check(key, WRITE)
         self._put(Op(key, check_value(value, self._limits.max_value_bytes), lifetime_ms(ttl)))
 
     def delete(self, key: str) -> None:
         """Collect a deletion; it is applied at the end of the block."""
-        self._check(key)
+        self._check(key, WRITE)
         self._put(Op(key, None))
 
     def _put(self, op: Op) -> None:
@@ -95,7 +98,9 @@ class Transaction:
             raise LimitError("max_batch_ops", self._limits.max_batch_ops, len(self._keys) + 1)
         self._keys.add(key)
 
-    def _check(self, key: object) -> None:
+    def _check(self, key: str, right: str) -> None:
         if not self._open:
             raise ClosedError("a transaction is used inside its 'async with' block")
         check_key(key, self._limits.max_key_bytes)
+        if self._keystore._gate is not None:
+            self._keystore._gate.check(right, key)

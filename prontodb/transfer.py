@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from prontodb.bulk import FAIL, BulkWriter, check_on_conflict
+from prontodb.bulk import FAIL, BulkWriter, check_on_conflict, needs
 from prontodb.errors import ConflictError, InvalidImportError, InvalidInputError, NewerFormatError
 from prontodb.model import exchange
+from prontodb.model.access import READ
 from prontodb.model.exchange import LineReader, max_line_bytes
+from prontodb.model.key import check_prefix
 from prontodb.model.limits import MIB
 from prontodb.model.reports import ImportReport
 from prontodb.storage.files import translated
@@ -37,6 +39,7 @@ async def export_lines(keystore: Keystore, prefix: str = "") -> AsyncIterator[st
     A head comes first and an end with the count last: a file without it was cut. Read like `Keystore.scan`,
     page by page.
     """
+    keystore._allow(READ, check_prefix(prefix))
     yield exchange.head(keystore.address)
     count = 0
     async for entry in keystore.scan(prefix):
@@ -112,6 +115,8 @@ async def store(
     progress: Callable[[int], None] | None = None,
 ) -> ImportReport:
     """Write a checked import; see `import_lines`."""
+    if keystore._gate is not None:
+        keystore._gate.check_keys(needs(on_conflict), checked.keys)
     writer = BulkWriter(keystore, on_conflict, progress)
     await writer.write(_awaited(checked.ops()), lambda: _pages(checked.keys))
     return ImportReport(

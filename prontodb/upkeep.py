@@ -102,7 +102,7 @@ class Upkeep:
     async def _sweep_own(self, live: Live, report: SweepReport) -> SweepReport:
         entries = 0
         try:
-            while (found := await live.keyspace.sweep(CHUNK, live.fence)) > 0:
+            while (found := await live.keyspace.sweep(CHUNK, live.upkeep)) > 0:
                 entries += found
                 await anyio.sleep(PAUSE_S)
         except (ClosedError, FencedError):
@@ -148,7 +148,7 @@ class Upkeep:
 
     async def _compact_one(self, live: Live, rule: Rule) -> tuple[int, int]:
         records = freed = 0
-        while found := await live.keyspace.prune_journal(rule, live.fence):
+        while found := await live.keyspace.prune_journal(rule, live.upkeep):
             records += found
             await anyio.sleep(PAUSE_S)
         while found := await live.keyspace.give_back():

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from prontodb.errors import InvalidInputError, WaitTimeoutError, shown
+from prontodb.model.access import READ
 from prontodb.model.operation import Change, Position
 
 if TYPE_CHECKING:
@@ -61,9 +62,11 @@ class Watch:
 
     async def _next(self) -> Change:
         self._keystore._check_open()
+        self._keystore._allow(READ, self._prefix)
         await self._start()
         keyspace = self._keystore._keyspace
         while not self._ready:
+            self._keystore._allow(READ, self._prefix)
             assert self._position is not None
             page = await keyspace.changes(self._position, self._keystore._limits.max_page)
             if page.position == self._position:

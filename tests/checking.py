@@ -119,7 +119,7 @@ def _belongs(parts: list[str], is_folder: bool) -> bool:
         case ["keys"]:
             return is_folder
         case ["keys", file]:
-            return not is_folder and is_record_id(file.removesuffix(".json"))
+            return not is_folder and (file == "tokens.json" or is_record_id(file.removesuffix(".json")))
         case ["registry", "locks", _]:
             return is_folder
         case ["registry", "locks", _, file]:

@@ -78,7 +78,7 @@ class DeniedLog:
 
     def hear(self, **fields: object) -> None:
         """Take an event that somebody reported, if it is of this root."""
-        if fields.get("root", self._layout.root) == self._layout.root:
+        if fields.get("root") == self._layout.root:
             self.record(**fields)
 
     def listen(self) -> None:

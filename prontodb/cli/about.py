@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from prontodb.cli import output
 from prontodb.cli.commands import COMMANDS
-from prontodb.cli.environment import Place, root
+from prontodb.cli.environment import Place, principal, root, token
 from prontodb.cli.output import DONE, ERROR
 from prontodb.cli.parsing import Args, Syntax
-from prontodb.errors import ProntoError
+from prontodb.errors import InvalidSettingsError, ProntoError
 from prontodb.log import event
+from prontodb.model.access import ADMIN, EVERYWHERE, READ
 from prontodb.model.layout import Layout
 from prontodb.model.limits import Limits
 
@@ -82,9 +83,10 @@ def _sections(layout: Layout) -> list[str]:
     """Check what the file says of jobs and backups; return warnings of what is unknown there."""
     from prontodb.backup.retention import Policy
     from prontodb.jobs import plan
-    from prontodb.registry import configuration
+    from prontodb.registry import configuration, grants
 
     _, of_jobs = plan.schedules_of(configuration.section(layout, "jobs"))
+    grants.rules(layout)
     backups, of_backups = plan.backups_of(configuration.section(layout, "backups"))
     return [*of_jobs, *of_backups, *Policy.parse(backups.retention)[1]]
 
@@ -103,12 +105,28 @@ def do_settings_check(args: Args) -> int:
     return DONE
 
 
+def _check_may_examine(args: Args, layout: Layout) -> None:
+    """Raise where access rules do not allow it, or are there and wrong."""
+    from prontodb.access import Access, Caller
+    from prontodb.model.clock import Clock
+
+    caller_name, shown_token = principal(args), token(args)
+    try:
+        access = Access(layout, Clock())
+    except InvalidSettingsError:
+        raise
+    except ProntoError:
+        return  # what is no settings file at all is a finding, and does not say that there are rules
+    Caller(access, caller_name, shown_token).allow(ADMIN if args.flag("--repair") else READ, EVERYWHERE)
+
+
 def do_doctor(args: Args) -> int:
     """Examine the root."""
     from prontodb.doctor import examine
     from prontodb.model.clock import Clock
 
     layout, limits = Layout(root(args)), Limits()
+    _check_may_examine(args, layout)
     try:
         place = Place(args)
         layout, limits = place.layout, place.limits

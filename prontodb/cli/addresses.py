@@ -7,6 +7,7 @@ from prontodb.cli.environment import Place, address
 from prontodb.cli.output import DONE, ERROR
 from prontodb.cli.parsing import Args, Syntax
 from prontodb.errors import AddressNotFoundError, shown
+from prontodb.model.access import ADMIN, READ
 from prontodb.model.address import Address
 
 TYPE_CHECKING = False
@@ -19,7 +20,8 @@ SYNTAX = {
     "address list": Syntax(
         about=(
             "Prints all addresses of this root, one a line; --json adds state, size and time of "
-            "creation. Those that are missing (their folder vanished) or damaged are named on stderr."
+            "creation. Those that are missing (their folder vanished) or damaged are named on stderr. Where access "
+            "rules are in force: those where the caller has any right."
         ),
         examples=(
             ("prontodb address list", "agent1/prod, ..."),
@@ -110,6 +112,7 @@ def do_address_history(args: Args) -> int:
     if word not in ("on", "off"):
         raise args.usage_error(f"history is on or off, not {shown(word)}")
     place, wanted = Place(args), _wanted(args)
+    place.allow(ADMIN, wanted)
     place.lifecycle().keep_history(wanted, word == "on")
     output.note(f"{wanted} {'keeps' if word == 'on' else 'no longer keeps'} the values of what is set from now on")
     return DONE
@@ -117,28 +120,34 @@ def do_address_history(args: Args) -> int:
 
 def do_address_list(args: Args) -> int:
     """List all addresses."""
-    book = _book(Place(args))
+    place = Place(args)
+    book, seen = _book(place), place.seen()
     for row in book.list():
+        if not seen(row.address):
+            continue
         if args.flag("--json"):
             output.json_line(row.as_dict())
         else:
             output.line(str(row.address))
         if row.state != "active":
             output.note(f"{row.address} is {row.state}; 'prontodb doctor' says more")
-    _tell_notes(book)
+    if place.caller is None:
+        _tell_notes(book)
     return DONE
 
 
 def do_cursor_list(args: Args) -> int:
     """List the cursors of one user."""
-    book, user = _book(Place(args)), address(args).user
+    place, user = Place(args), address(args).user
+    book, seen = _book(place), place.seen()
     for row in book.list():
-        if row.address.user == user:
+        if row.address.user == user and seen(row.address):
             if args.flag("--json"):
                 output.json_line(row.as_dict())
             else:
                 output.line(row.address.cursor)
-    _tell_notes(book)
+    if place.caller is None:
+        _tell_notes(book)
     return DONE
 
 
@@ -156,6 +165,7 @@ def do_address_show(args: Args) -> int:
     """Describe one address."""
     where = _wanted(args)
     place = Place(args)
+    place.allow(READ, where)
     book, sessions = _book(place), place.sessions()
     fields, present = book.describe(where).as_dict(), sessions.at(where)
     if args.flag("--json"):
@@ -186,22 +196,27 @@ def _used(quota: dict[str, object]) -> str:
 
 def do_address_create(args: Args) -> int:
     """Make an empty address."""
-    where = _wanted(args)
-    if not Place(args).lifecycle().create(where):
+    where, place = _wanted(args), Place(args)
+    place.allow(ADMIN, where)
+    if not place.lifecycle().create(where):
         output.note(f"address {where} exists already")
     return DONE
 
 
 def do_address_rename(args: Args) -> int:
     """Give an address another name."""
-    Place(args).lifecycle().rename(Address.parse(args.word("OLD")), Address.parse(args.word("NEW")))
+    place, old, new = Place(args), Address.parse(args.word("OLD")), Address.parse(args.word("NEW"))
+    for where in (old, new):
+        place.allow(ADMIN, where)
+    place.lifecycle().rename(old, new)
     return DONE
 
 
 def do_address_delete(args: Args) -> int:
     """Delete an address."""
-    where = _wanted(args)
-    book = _book(Place(args))
+    where, place = _wanted(args), Place(args)
+    place.allow(ADMIN, where)
+    book = _book(place)
     if not args.flag("--yes"):
         answer = output.ask(f"delete address {where} and all it holds? [y/N] ")
         if answer.lower() not in ("y", "yes"):
@@ -215,8 +230,9 @@ def do_address_delete(args: Args) -> int:
 
 def do_address_check(args: Args) -> int:
     """Look for damage at one address."""
-    where = _wanted(args)
-    book = _book(Place(args))
+    where, place = _wanted(args), Place(args)
+    place.allow(READ, where)
+    book = _book(place)
     problems = book.check(where, deep=args.flag("--deep"))
     for problem in problems:
         if args.flag("--json"):

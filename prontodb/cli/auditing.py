@@ -16,6 +16,7 @@ from prontodb.cli.parsing import Args, Syntax
 from prontodb.cli.progress import duration_text
 from prontodb.cli.tables import counted
 from prontodb.errors import ProntoError
+from prontodb.model.access import ADMIN, EVERYWHERE, READ
 from prontodb.model.address import Address
 from prontodb.model.clock import Clock
 from prontodb.model.layout import Layout
@@ -96,7 +97,9 @@ def _one(args: Args) -> Address | None:
 def do_audit_verify(args: Args) -> int:
     """Test journals."""
     one = _one(args)
-    report = run(Place(args).work().audits.verify([] if one is None else [one]), args, "addresses", "audit")
+    place = Place(args)
+    place.allow(READ, one or EVERYWHERE)
+    report = run(place.work().audits.verify([] if one is None else [one]), args, "addresses", "audit")
     for audit in report.addresses:
         if args.flag("--json"):
             output.json_line(audit.as_dict())
@@ -155,7 +158,9 @@ def do_audit_show(args: Args) -> int:
     is_revision = text is not None and text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS
     since = int(text) if text is not None and is_revision else text
     wanted = wanted_records(key=args.text("--key"), session=args.text("--session"), since=since, limit=limit)
-    found, more = Place(args).work().audits.records(_one(args) or environment.address(args), wanted)
+    place, where = Place(args), _one(args) or environment.address(args)
+    place.allow(READ, where)
+    found, more = place.work().audits.records(where, wanted)
     if args.flag("--json"):
         for record in found:
             output.json_line(asdict(record))
@@ -185,7 +190,9 @@ def _show_denied(args: Args, limit: int) -> int:
     for option in ("--key", "--session", "--since"):
         if args.text(option) is not None:
             raise args.usage_error(f"{option} does not go with --denied")
-    lines = DeniedLog(Place(args).layout, Clock()).lines(limit)
+    place = Place(args)
+    place.allow(ADMIN)
+    lines = DeniedLog(place.layout, Clock()).lines(limit)
     if args.flag("--json"):
         for line in lines:
             output.json_line(line)
@@ -217,7 +224,9 @@ def log_denied(args: Args, error: ProntoError) -> None:
 
 def do_audit_anchors(args: Args) -> int:
     """Print anchors."""
-    for anchor in Place(args).work().audits.anchors(_one(args)):
+    place, one = Place(args), _one(args)
+    place.allow(READ, one or EVERYWHERE)
+    for anchor in place.work().audits.anchors(one):
         fields = {"address": str(anchor.address), "revision": anchor.mark.revision, "chain": anchor.mark.chain}
         more = {"incarnation": anchor.mark.incarnation, "at_ms": anchor.at_ms, "by": anchor.by}
         if args.flag("--json"):
@@ -231,7 +240,9 @@ def do_audit_anchors(args: Args) -> int:
 def do_audit_accept(args: Args) -> int:
     """Take what lies at an address for right."""
     address = Address.parse(args.word("ADDRESS"))
-    work = Place(args).work()
+    place = Place(args)
+    place.allow(ADMIN, address)
+    work = place.work()
     if not args.flag("--yes"):
         answer = output.ask(f"forget what is known of the history of {address}, and take it as it is now? [y/N] ")
         if answer.lower() not in ("y", "yes"):

@@ -9,6 +9,7 @@ from prontodb.cli.environment import Place
 from prontodb.cli.output import DONE, ERROR
 from prontodb.cli.parsing import Args, Syntax
 from prontodb.cli.progress import Shown, duration_text, size_text
+from prontodb.model.access import ADMIN, READ
 from prontodb.model.moments import text_of
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from prontodb.backup.create import BackupReport
     from prontodb.backup.manifest import Manifest, Piece
     from prontodb.model.progress import Progress
+    from prontodb.work import Work
 
     T = TypeVar("T")
 
@@ -119,7 +121,9 @@ def do_backup_create(args: Args) -> int:
     user, cursor = args.text("--user"), args.text("--cursor")
     if cursor is not None and user is None:
         raise args.usage_error("--cursor goes with --user")
-    work = Place(args).work().backup(full=args.flag("--full"), user=user, cursor=cursor, output=args.text("--output"))
+    place = Place(args)
+    place.allow_scope(READ, user, cursor)
+    work = place.work().backup(full=args.flag("--full"), user=user, cursor=cursor, output=args.text("--output"))
     report = run(work, args, "addresses", "backup")
     if args.flag("--json"):
         output.json_line(_as_dict(report))
@@ -159,13 +163,20 @@ def _tell(report: BackupReport) -> None:
 # Listing
 
 
+def _work(args: Args, right: str = READ) -> Work:
+    """Return the works of the root for a caller with a right at all addresses: backups tell of all."""
+    place = Place(args)
+    place.allow(right)
+    return place.work()
+
+
 def do_backup_list(args: Args) -> int:
     """List backups."""
     return _list(args, args.maybe("PLACE"))
 
 
 def _list(args: Args, place: str | None) -> int:
-    work = Place(args).work()
+    work = _work(args)
     listing, checks = work.backups(place), work.checks(place)
     if args.flag("--json"):
         for manifest in listing.backups:
@@ -217,7 +228,7 @@ def do_backup_show(args: Args) -> int:
     """Describe one backup."""
     from dataclasses import asdict
 
-    manifest = Place(args).work().find_backup(args.word("BACKUP"))
+    manifest = _work(args).find_backup(args.word("BACKUP"))
     if args.flag("--json"):
         output.json_line(_summary(manifest) | {"pieces": [asdict(piece) for piece in manifest.pieces]})
         return DONE
@@ -256,7 +267,7 @@ def do_backup_verify(args: Args) -> int:
     """Test backups."""
     from dataclasses import asdict
 
-    report = run(Place(args).work().verify(args.maybe("BACKUP")), args, "files and trials", "verify")
+    report = run(_work(args).verify(args.maybe("BACKUP")), args, "files and trials", "verify")
     if args.flag("--json"):
         output.json_line(asdict(report) | {"whole": report.is_whole})
     else:
@@ -277,7 +288,7 @@ def do_backup_prune(args: Args) -> int:
     from dataclasses import asdict
 
     dry_run = args.flag("--dry-run")
-    report = run(Place(args).work().prune(dry_run=dry_run), args, "backups", "prune")
+    report = run(_work(args, ADMIN).prune(dry_run=dry_run), args, "backups", "prune")
     if args.flag("--json"):
         output.json_line(asdict(report))
     else:

@@ -9,10 +9,11 @@ ADDRESS = "Addresses"
 SESSION = "Sessions"
 BACKUP = "Backups and jobs"
 TRANSFER = "In and out"
+ACCESS = "Access"
 AUDIT = "Audit"
 ABOUT = "About this root"
 
-GROUPS = (DATA, LISTING, LIFETIME, ADDRESS, SESSION, BACKUP, TRANSFER, AUDIT, ABOUT)
+GROUPS = (DATA, LISTING, LIFETIME, ADDRESS, SESSION, BACKUP, TRANSFER, ACCESS, AUDIT, ABOUT)
 
 COMMANDS = {
     "set": ("data", "do_set", "store a value: an argument, or what is piped", DATA),
@@ -62,6 +63,14 @@ COMMANDS = {
     "export": ("transfer", "do_export", "print entries as JSON lines", TRANSFER),
     "import": ("transfer", "do_import", "store entries from JSON lines", TRANSFER),
     "migrate": ("migrating", "do_migrate", "bring an old database, folder or backup over", TRANSFER),
+    "access list": ("access", "do_access_list", "print the access rules", ACCESS),
+    "access add": ("access", "do_access_add", "give a principal rights at addresses", ACCESS),
+    "access remove": ("access", "do_access_remove", "take a grant away", ACCESS),
+    "access explain": ("access", "do_access_explain", "say whether something is allowed, and by which grant", ACCESS),
+    "token mint": ("tokens", "do_token_mint", "print a new token for an address", ACCESS),
+    "token narrow": ("tokens", "do_token_narrow", "print a lesser token made of one, offline", ACCESS),
+    "token show": ("tokens", "do_token_show", "say what a token allows, and whether it is valid", ACCESS),
+    "token revoke": ("tokens", "do_token_revoke", "end all tokens of an address", ACCESS),
     "audit verify": ("auditing", "do_audit_verify", "test that the journals are as they were written", AUDIT),
     "audit show": ("auditing", "do_audit_show", "print who changed what, and when", AUDIT),
     "audit anchors": ("auditing", "do_audit_anchors", "print what the journals are held against", AUDIT),

@@ -8,6 +8,7 @@ from prontodb.cli.output import DONE, ERROR, MISS
 from prontodb.cli.parsing import PATH, Args, Syntax
 from prontodb.direct import run
 from prontodb.errors import ConflictError, InvalidInputError, shown
+from prontodb.model.operation import WRITE
 
 SYNTAX = {
     "set": Syntax(
@@ -170,6 +171,7 @@ def do_del(args: Args) -> int:
     # A look before the write: deleting at an address that does not exist must not make it, nor a lock for it.
     shot = place.one_shot(where, create=False)
     with shot as keystore:
+        shot.allow(WRITE, keys)
         if not shot.exists():
             output.note(f"no address {where}; nothing to delete")
         elif not run(keystore.delete_many(keys)):

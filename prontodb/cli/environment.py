@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from prontodb.errors import InvalidAddressError, InvalidInputError, shown
-from prontodb.model.address import DEFAULT_NAME, Address
+from prontodb.model.address import DEFAULT_NAME, Address, check_name
 from prontodb.model.key import check_key
 from prontodb.model.layout import CONFIG_FILE, REGISTRY, Layout
 from prontodb.model.limits import Limits
@@ -14,8 +14,10 @@ from prontodb.model.root import checked_root, root_from
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
+    from prontodb.access import Caller
     from prontodb.cli.parsing import Args
     from prontodb.direct import OneShot
     from prontodb.encryption.keyring import Keyring
@@ -114,13 +116,42 @@ def _leave_no_core() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
 
 
-class Place:
-    """The root a command acts on, with its settings; what reads them is imported only where there are any."""
+def principal(args: Args) -> str | None:
+    """Return who asks: `--principal`, else PRONTODB_PRINCIPAL; None when neither says so."""
+    given = args.text("--principal")
+    if given is not None:
+        return check_name(given, "principal")
+    name = os.environ.get("PRONTODB_PRINCIPAL")
+    if not name:
+        return None
+    try:
+        return check_name(name, "principal")
+    except InvalidAddressError as error:
+        raise InvalidAddressError(f"{error} (from PRONTODB_PRINCIPAL)") from None
 
-    __slots__ = ("_settings", "layout", "limits")
+
+def token(args: Args) -> str | None:
+    """Return the token shown: that in `--token-file`, else PRONTODB_TOKEN; None when there is neither."""
+    path = args.text("--token-file")
+    if path is None:
+        return os.environ.get("PRONTODB_TOKEN") or None
+    from prontodb.cli.tokens import read_token
+
+    return read_token(path)
+
+
+class Place:
+    """The root a command acts on, with its settings; what reads them is imported only where there are any.
+
+    `caller` is who is asked about before anything is done; None where no access rule and no token is in force.
+    """
+
+    __slots__ = ("_settings", "caller", "layout", "limits", "principal", "token")
 
     def __init__(self, args: Args) -> None:
         self.layout = Layout(root(args), LazyKeys(self))
+        self.principal, self.token = principal(args), token(args)
+        self.caller: Caller | None = None
         self._settings: Settings | None = None
         self.limits = Limits()
         if _has_settings(self.layout):
@@ -131,6 +162,35 @@ class Place:
             self.limits = self._settings.limits
             for warning in warnings:
                 note(warning)
+            self.caller = self._caller()
+        elif self.token is not None:
+            self.caller = self._caller()
+
+    def _caller(self) -> Caller | None:
+        from prontodb.registry import grants
+
+        if self.token is None and grants.rules(self.layout).are_open:
+            return None
+        from prontodb.access import Access, Caller
+        from prontodb.model.clock import Clock
+
+        return Caller(Access(self.layout, Clock()), self.principal, self.token)
+
+    def allow(self, right: str, place: object = "*/*", prefix: str = "") -> None:
+        """Raise `DeniedError` unless the caller has a right to all keys that begin with `prefix` at all of `place`."""
+        if self.caller is not None:
+            self.caller.allow(right, place, prefix)
+
+    def allow_scope(self, right: str, user: str | None, cursor: str | None) -> None:
+        """`allow` for all addresses, those of one user, or one."""
+        if self.caller is not None:
+            from prontodb.access import scope_of
+
+            self.caller.allow(right, scope_of(user, cursor))
+
+    def seen(self) -> Callable[[object], bool]:
+        """Return what tells of an address whether the caller may know of it."""
+        return (lambda _: True) if self.caller is None else self.caller.seen()
 
     @property
     def encrypts_new(self) -> bool:
@@ -150,7 +210,9 @@ class Place:
 
         fence = self.fence(address) if os.environ.get("PRONTODB_SESSION") else None
         if self._settings is None:
-            return OneShot(self.layout.root, address, create=create, fence=fence, keys=self.layout.keys)
+            return OneShot(
+                self.layout.root, address, create=create, fence=fence, keys=self.layout.keys, caller=self.caller
+            )
         return OneShot(
             self.layout.root,
             address,
@@ -160,6 +222,7 @@ class Place:
             unsafe_file_system=self._settings.unsafe_file_system,
             fence=fence,
             keys=self.layout.keys,
+            caller=self.caller,
         )
 
     def fence(self, address: Address) -> Fence | None:

@@ -54,7 +54,7 @@ _MEANING = {
     "--list": "the same as 'backup list'",
     "--restore": "the same as 'restore REF --yes'",
     "--dry-run": "only say what would be done",
-    "--as": "give the one address that is restored another name",
+    "--as": "restore: the address, USER/CURSOR, that the one restored becomes; access explain: the principal who asks",
     "--at": "the newest backup up to this moment: 2026-11-21T10:00:00Z (UTC without a zone)",
     "--revision": "the address as it was at this revision",
     "--into": "restore into another root, made when missing",
@@ -71,9 +71,14 @@ _MEANING = {
     "--key": "only the changes of this one whole key",
     "--session": "only the changes of this session",
     "--denied": "the calls that were denied or refused, of all addresses",
+    "--principal": "who asks, where access rules are in force; else PRONTODB_PRINCIPAL",
+    "--token-file": "read the token from this file ('-': stdin); else PRONTODB_TOKEN",
+    "--rights": "read, write, admin: one or several, with commas between",
+    "--expires": "how long it is valid: 90 (seconds), 15m, 24h, 7d",
+    "--by": "the name of who hands it on, for the journal",
     "--scratch": "where private copies of the source lie meanwhile (default: TMPDIR)",
 }
-_EVERYWHERE = ("--user", "--cursor", "--root", "--json", "--quiet", "--log", "--debug")
+_EVERYWHERE = ("--user", "--cursor", "--root", "--json", "--quiet", "--log", "--debug", "--principal", "--token-file")
 
 _INTRODUCTION = """\
 prontodb: an isolated, durable keystore for every agent

@@ -13,6 +13,7 @@ from prontodb.cli.environment import Place
 from prontodb.cli.output import DONE
 from prontodb.cli.parsing import Args, Syntax
 from prontodb.cli.progress import Shown, duration_text
+from prontodb.model.access import ADMIN, READ
 from prontodb.model.moments import text_of
 
 if TYPE_CHECKING:
@@ -78,7 +79,8 @@ SYNTAX = {
 DEFAULT_LIMIT = 20
 
 
-def _book(place: Place) -> JobBook:
+def _book(place: Place, right: str = READ) -> JobBook:
+    place.allow(right)
     from prontodb.jobs.book import JobBook
     from prontodb.model.clock import Clock
     from prontodb.registry.jobs import JobRegistry
@@ -150,14 +152,14 @@ def do_jobs_history(args: Args) -> int:
 
 def do_jobs_pause(args: Args) -> int:
     """Pause all jobs, or one."""
-    _book(Place(args)).pause(args.maybe("NAME"))
+    _book(Place(args), ADMIN).pause(args.maybe("NAME"))
     output.note(f"paused: {args.maybe('NAME') or 'all jobs'}; 'prontodb jobs resume' goes on")
     return DONE
 
 
 def do_jobs_resume(args: Args) -> int:
     """Resume all jobs, or one."""
-    book = _book(Place(args))
+    book = _book(Place(args), ADMIN)
     book.resume(args.maybe("NAME"))
     output.note(f"resumed: {args.maybe('NAME') or 'all jobs'}")
     _tell_notes(book)
@@ -175,12 +177,15 @@ def do_jobs_once(args: Args) -> int:
     if args.flag("--trust-clock"):
         if name != "sweep":
             raise args.usage_error("--trust-clock goes with the sweep")
+        place.allow(ADMIN)
         place.work().check_clock(trust_clock=True)
 
     async def run() -> tuple[str, str | None, dict[str, object]]:
         from prontodb.jobs.runner import as_fields
 
-        async with open_manager(place.layout.root, settings=place.settings) as manager:
+        async with open_manager(
+            place.layout.root, settings=place.settings, principal=place.principal, token=place.token
+        ) as manager:
             with Shown(name, "steps", quiet=args.flag("--quiet")) as progress:
                 ended = await manager.run_job(name, progress=progress.update)
         return ended.outcome, ended.error, as_fields(ended.report) or {}

@@ -12,6 +12,7 @@ from prontodb.cli.parsing import Args, Syntax
 from prontodb.cli.progress import duration_text
 from prontodb.errors import shown
 from prontodb.migration.plan import Options
+from prontodb.model.access import ADMIN
 from prontodb.model.address import Address
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ def do_migrate(args: Args) -> int:
     if files[0] is not None and files[0] == files[1]:
         raise args.usage_error("--report and --save-plan need a file each")
     where = source if plan is None or source is not None else plan.source
+    place.allow(ADMIN)
     with place.work().migration(where, options, scratch=args.text("--scratch"), plan=plan) as migration:
         wanted = [file for file in files if file is not None]
         for file in wanted:

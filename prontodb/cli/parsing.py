@@ -55,7 +55,7 @@ OPTIONS: dict[str, str | None] = {
     "--list": None,
     "--restore": "REF",
     "--dry-run": None,
-    "--as": "USER/CURSOR",
+    "--as": "NAME",
     "--at": "TIME",
     "--revision": "N",
     "--into": "ROOT",
@@ -73,6 +73,11 @@ OPTIONS: dict[str, str | None] = {
     "--key": "KEY",
     "--session": "SESSION",
     "--denied": None,
+    "--principal": "NAME",
+    "--token-file": "FILE",
+    "--rights": "RIGHTS",
+    "--expires": "TIME",
+    "--by": "NAME",
 }
 """Every option there is; the text is what its value is called, None a switch."""
 
@@ -81,7 +86,12 @@ SHORT = {"-p": "--project", "-n": "--namespace", "-q": "--quiet", "-h": "--help"
 REPEATED = frozenset(("--map", "--skip"))
 """Options that may stand several times, and all count."""
 
-GLOBAL = frozenset(("--user", "--cursor", "--root", "--log", "--json", "--quiet", "--debug", "--help", "--version"))
+GLOBAL = frozenset(
+    (
+        "--user", "--cursor", "--root", "--log", "--json", "--quiet", "--debug", "--help", "--version", "--principal",
+        "--token-file",
+    )
+)  # fmt: skip
 """Options that every command takes."""
 
 PATH = ("--project", "--namespace", "--ns-delim", "--raw")

@@ -31,7 +31,7 @@ def stdin() -> BinaryIO:
 
 def read_value(args: Args, max_bytes: int) -> str:
     """Return what is piped in, exactly; never more than one byte beyond the limit is read."""
-    if not args.flag("--stdin") and not _is_piped():
+    if not args.flag("--stdin") and not is_piped():
         raise args.usage_error("set needs a value: as an argument, piped in, or typed with --stdin")
     data = _read(stdin(), max_bytes + 1)
     if len(data) > max_bytes:
@@ -44,7 +44,7 @@ def read_value(args: Args, max_bytes: int) -> str:
         ) from None
 
 
-def _is_piped() -> bool:
+def is_piped() -> bool:
     """True for a pipe, file or socket. A terminal, or a service's /dev/null, is no value anybody gave."""
     try:
         return not stat.S_ISCHR(os.fstat(stdin().fileno()).st_mode)

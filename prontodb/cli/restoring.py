@@ -14,7 +14,10 @@ from prontodb.cli.parsing import Args, Syntax
 from prontodb.cli.progress import duration_text, size_text
 from prontodb.cli.tables import counted
 from prontodb.errors import NotFoundError, ProntoError
+from prontodb.model.access import ADMIN
 from prontodb.model.address import Address
+from prontodb.model.clock import Clock
+from prontodb.model.layout import Layout
 from prontodb.model.moments import moment_of, text_of
 from prontodb.model.root import checked_root
 from prontodb.storage.files import resolved
@@ -63,15 +66,17 @@ def restore(args: Args, reference: str | None, *, yes: bool) -> int:
     user, cursor, at = args.text("--user"), args.text("--cursor"), args.text("--at")
     if cursor is not None and user is None:
         raise args.usage_error("--cursor goes with --user")
-    target, into = args.text("--as"), args.text("--into")
-    work = Place(args).work()
+    place, target = Place(args), None if (named := args.text("--as")) is None else Address.parse(named)
+    into = None if (other := args.text("--into")) is None else resolved(checked_root(other, "--into"))
+    _allow(place, user, cursor, target, into)
+    work = place.work()
     restoring = work.restoring(
         reference,
         user=user,
         cursor=cursor,
-        target=None if target is None else Address.parse(target),
+        target=target,
         until=Until(None if at is None else moment_of(at), args.count("--revision")),
-        into=None if into is None else resolved(checked_root(into, "--into")),
+        into=into,
     )
     if not yes and restoring.replaced and not _agreed(restoring.replaced, f"with their state in {restoring.backup}"):
         return ERROR
@@ -101,6 +106,16 @@ def restore(args: Args, reference: str | None, *, yes: bool) -> int:
     return ERROR if report.failed else DONE
 
 
+def _allow(place: Place, user: str | None, cursor: str | None, target: Address | None, into: str | None) -> None:
+    """Raise `DeniedError` unless all that may be restored; another root has rules of its own."""
+    if place.caller is None and into is None:
+        return
+    from prontodb.access import Access, Caller, scope_of
+
+    caller = place.caller or Caller(Access(place.layout, Clock()), place.principal)
+    caller.allow_restore(scope_of(user, cursor), target, None if into is None else Layout(into))
+
+
 def _agreed(addresses: Sequence[Address], how: str) -> bool:
     names = ", ".join(map(str, addresses[:MAX_NAMED]))
     more = f" and {len(addresses) - MAX_NAMED:,} more" if len(addresses) > MAX_NAMED else ""
@@ -123,7 +138,9 @@ def _undo(args: Args, *, redo: bool) -> int:
     user, cursor = args.text("--user"), args.text("--cursor")
     if cursor is not None and user is None:
         raise args.usage_error("--cursor goes with --user")
-    work = Place(args).work()
+    place = Place(args)
+    place.allow_scope(ADMIN, user, cursor)
+    work = place.work()
     addresses = work.undoable(user, cursor, redo=redo)
     if not addresses:
         whose = "of the last restore" if user is None else "there"

@@ -16,6 +16,7 @@ from prontodb.engine.sqlite import fencing
 from prontodb.engine.sqlite.fencing import check_fence
 from prontodb.errors import ProntoError, shown
 from prontodb.log import event
+from prontodb.model.access import WRITE
 from prontodb.model.clock import Clock
 from prontodb.model.operation import Fence
 from prontodb.storage.files import resolved
@@ -72,22 +73,36 @@ def do_run(args: Args) -> int:
     place, where = Place(args), address(args)
     wait_s = args.seconds("--wait", or_zero=True)
     command = args.words("COMMAND")
+    gate = None if place.caller is None else place.caller.gate(where)
+    if gate is not None:
+        gate.check_any(WRITE)
     fence = place.fence(where)
     if fence is not None:
         check_fence(place.layout, where, fence)
-        return _run(command, None, dict(os.environ), None)  # in the session of the run around us
+        return _run(command, None, os.environ | _identity(place), None)  # in the session of the run around us
     holding = place.holding()
     # Its name, and not its arguments: those may hold secrets.
     program = f"prontodb run {os.path.basename(command[0])}"
     longest_s = place.limits.wait_s if wait_s is None else wait_s
-    with holding.session(where, wait_s=longest_s, program=program) as stay:
-        environment = os.environ | {
-            "PRONTODB_HOME": resolved(place.layout.root),
-            "PRONTODB_USER": where.user,
-            "PRONTODB_CURSOR": where.cursor,
-            "PRONTODB_SESSION": f"{stay.session}:{stay.holder.epoch}",
-        }
+    may_create = gate is None or gate.may_create
+    with holding.session(where, wait_s=longest_s, program=program, create=may_create) as stay:
+        environment = (
+            os.environ
+            | _identity(place)
+            | {
+                "PRONTODB_HOME": resolved(place.layout.root),
+                "PRONTODB_USER": where.user,
+                "PRONTODB_CURSOR": where.cursor,
+                "PRONTODB_SESSION": f"{stay.session}:{stay.holder.epoch}",
+            }
+        )
         return _run(command, stay, environment, holding, _Upkeep(place, stay))
+
+
+def _identity(place: Place) -> dict[str, str]:
+    """Return what the command asks as: the name and the token that were given by option are its own too."""
+    found = {"PRONTODB_PRINCIPAL": place.principal, "PRONTODB_TOKEN": place.token}
+    return {name: text for name, text in found.items() if text is not None}
 
 
 def _run(

@@ -10,7 +10,8 @@ from prontodb.cli.environment import Place
 from prontodb.cli.output import DONE
 from prontodb.cli.parsing import Args, Syntax
 from prontodb.cli.progress import duration_text
-from prontodb.errors import shown
+from prontodb.errors import SessionNotFoundError, shown
+from prontodb.model.access import ADMIN
 
 if TYPE_CHECKING:
     from prontodb.session.book import SessionBook, SessionReport
@@ -22,7 +23,8 @@ SYNTAX = {
         about=(
             "Prints the sessions there are now, of all processes, one a line: id, address, mode, pid, how "
             "long, program, host; in columns on a terminal, else with tabs between. A session lives as long "
-            "as its lock is held; what dead ones left is cleared away."
+            "as its lock is held; what dead ones left is cleared away. Where access rules are in force: those at "
+            "addresses where the caller has any right."
         ),
         examples=(
             ("prontodb session list", "who is where"),
@@ -59,8 +61,9 @@ def _tell_notes(book: SessionBook) -> None:
 
 def do_session_list(args: Args) -> int:
     """List all sessions."""
-    book = Place(args).sessions()
-    found = book.list()
+    place = Place(args)
+    book, seen = place.sessions(), place.seen()
+    found = [session for session in book.list() if seen(session.address)]
     if args.flag("--json"):
         for session in found:
             output.json_line(session.as_dict())
@@ -68,7 +71,8 @@ def do_session_list(args: Args) -> int:
         tables.show(HEAD, [_row(session) for session in found])
     if not found:
         output.note("no sessions")
-    _tell_notes(book)
+    if place.caller is None:
+        _tell_notes(book)
     return DONE
 
 
@@ -89,10 +93,19 @@ def lasted(seconds: float) -> str:
     return "".join(duration_text(int(seconds)).split(" ")[:2])
 
 
+def _known(place: Place, book: SessionBook, session: str) -> SessionReport:
+    """Return a session that the caller may know of; else it has ended or never was."""
+    seen, found = place.seen(), book.find(session)
+    if not seen(found.address):
+        raise SessionNotFoundError(session)
+    return found
+
+
 def do_session_show(args: Args) -> int:
     """Describe one session."""
-    book = Place(args).sessions()
-    fields = book.find(args.word("SESSION")).as_dict()
+    place = Place(args)
+    book = place.sessions()
+    fields = _known(place, book, args.word("SESSION")).as_dict()
     if args.flag("--json"):
         output.json_line(fields)
     else:
@@ -108,7 +121,10 @@ def do_session_end(args: Args) -> int:
     if kill and not force:
         raise args.usage_error("--kill goes with --force")
     wait_s = args.seconds("--wait", or_zero=True)
-    book = Place(args).sessions()
+    place = Place(args)
+    book = place.sessions()
+    if place.caller is not None:
+        place.allow(ADMIN, _known(place, book, args.word("SESSION")).address)
     ended = book.end(args.word("SESSION"), force=force, kill=kill, wait_s=wait_s)
     how = "killed" if kill else "put out" if force else "ended"
     output.note(f"{how}: {ended.mode} session {ended.id} at {ended.address}, pid {ended.pid} {shown(ended.program)}")

@@ -12,7 +12,8 @@ from prontodb.cli.environment import Place, address
 from prontodb.cli.output import DONE, ERROR, INTERRUPTED, TERMINATED
 from prontodb.cli.parsing import Args, Syntax
 from prontodb.errors import AddressNotFoundError, shown
-from prontodb.model.holder import READ
+from prontodb.model.access import READ
+from prontodb.model.holder import READ as READS_ONLY
 from prontodb.model.key import check_prefix
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def do_watch(args: Args) -> int:
         parse_position(since)
     watching = _Watching(args, _count(args), args.seconds("--timeout"))
     # Looked at before the manager opens: watching what does not exist must not make a root for it.
+    place.allow(READ, where, prefix)
     shot = place.one_shot(where)
     with shot:
         if not shot.exists():
@@ -132,8 +134,10 @@ class _Watching:
         from prontodb.composition import open_manager
 
         async with (
-            open_manager(place.layout.root, settings=place.settings) as manager,
-            manager.session(where.user, where.cursor, mode=READ) as keystore,
+            open_manager(
+                place.layout.root, settings=place.settings, principal=place.principal, token=place.token
+            ) as manager,
+            manager.session(where.user, where.cursor, mode=READS_ONLY) as keystore,
         ):
             changes = keystore.watch(prefix, since)
             await changes.start()

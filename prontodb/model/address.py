@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prontodb.errors import InvalidAddressError, shown
+from prontodb.errors import InvalidAddressError, InvalidInputError, shown
 from prontodb.model.value import Value
 
 DEFAULT_NAME = "_default"
@@ -63,3 +63,12 @@ class Address(Value):
 
     def __lt__(self, other: Address) -> bool:
         return (self.user, self.cursor) < (other.user, other.cursor)
+
+
+def as_address(address: object) -> Address:
+    """Return an address given as one or as its text form `user/cursor`."""
+    if isinstance(address, Address):
+        return address
+    if isinstance(address, str):
+        return Address.parse(address)
+    raise InvalidInputError(f"an address is Address(user, cursor) or 'user/cursor', not {type(address).__name__}")

@@ -10,6 +10,12 @@ if TYPE_CHECKING:
 
     from prontodb.model.entry import Entry
 
+READ = "read"
+WRITE = "write"
+ADMIN = "admin"
+RIGHTS = (READ, WRITE, ADMIN)
+"""What operations need where access rules are in force (`model/access.py`). None of them implies another."""
+
 INHERIT = -1
 """ttl_ms of an operation that takes its namespace's default lifetime, or none where there is none."""
 FOREVER = 0
@@ -60,16 +66,22 @@ def frees_room(ops: Sequence[Op]) -> bool:
 class Fence(Value):
     """Who writes, and under which epoch: a write is refused once the keystore's epoch has moved on.
 
-    `epoch` None is a shared session, refused only when it was revoked by name.
+    `epoch` None is a shared session, refused only when it was revoked by name. `author` is what the journal names: the
+    session, and where access rules or a token are in force on whose behalf. `token_epoch` is that of the token by which
+    the session writes; it is refused once the tokens of the address were revoked.
     """
 
-    __slots__ = ("session", "epoch")
+    __slots__ = ("session", "epoch", "author", "token_epoch")
 
     session: str
     epoch: int | None
+    author: str
+    token_epoch: int | None
 
-    def __init__(self, session: str, epoch: int | None = None) -> None:
-        self._fill(session, epoch)
+    def __init__(
+        self, session: str, epoch: int | None = None, author: str | None = None, token_epoch: int | None = None
+    ) -> None:
+        self._fill(session, epoch, author or session, token_epoch)
 
 
 class Receipt(Value):

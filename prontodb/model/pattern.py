@@ -26,10 +26,13 @@ class Pattern(Value):
     def parse(cls, text: object) -> Pattern:
         """Return the pattern that a text means; `InvalidInputError` says what is wrong with it."""
         if not isinstance(text, str):
-            raise InvalidInputError(f"a pattern is a text such as 'agent*/prod', not a {type(text).__name__}")
+            raise InvalidInputError(f"a pattern is text such as 'agent*/prod', not {type(text).__name__}")
         user, slash, cursor = text.partition("/")
         if not slash:
-            raise InvalidInputError(f"pattern {shown(text)} must be USER/CURSOR, such as 'agent*/prod' or '*/*'")
+            raise InvalidInputError(
+                f"{shown(text)} is no pattern of addresses: write USER/CURSOR, where * stands for any name or for the "
+                "end of one, such as 'agent1/*', 'team-*/prod' or '*/*'"
+            )
         return cls(user, cursor)
 
     def matches(self, address: Address) -> bool:

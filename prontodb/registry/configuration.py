@@ -9,6 +9,7 @@ from prontodb.storage.files import make_root, open_root, read_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from prontodb.model.layout import Layout
@@ -68,6 +69,21 @@ def save(layout: Layout, settings: Settings) -> None:
     After a crash the file is the old one or the new one. A file that `load` would refuse is refused here too.
     Raises `BusyError` when somebody else is saving for longer than `wait_s`.
     """
+
+    def change(fields: dict[str, Any]) -> None:
+        strange = {name: value for name, value in fields["settings"].items() if name not in Settings.__slots__}
+        fields["settings"] = strange | settings.changed()
+        if settings.quotas or "quotas" in fields:
+            fields["quotas"] = [rule.as_json() for rule in settings.quotas]
+
+    rewrite(layout, change, purpose="save the settings", wait_s=settings.wait_s)
+
+
+def rewrite(layout: Layout, change: Callable[[dict[str, Any]], None], *, purpose: str, wait_s: float) -> None:
+    """Read the file, made when missing, have `change` alter its top-level fields, and publish it; under its lock.
+
+    What `change` raises leaves the file as it was.
+    """
     import json
 
     from prontodb.storage import lock
@@ -76,16 +92,13 @@ def save(layout: Layout, settings: Settings) -> None:
         layout.root,
         layout.registry_lock_parts(),
         REGISTRY_LOCK_FILE,
-        purpose="save the settings",
-        wait_s=settings.wait_s,
+        purpose=purpose,
+        wait_s=wait_s,
         one_shot=True,
     )
     with held, make_root(layout.root, REGISTRY) as folder:
         present = _read(folder) or {"format": FORMAT, "settings": {}}
-        strange = {name: value for name, value in present["settings"].items() if name not in Settings.__slots__}
-        present["settings"] = strange | settings.changed()
-        if settings.quotas or "quotas" in present:
-            present["quotas"] = [rule.as_json() for rule in settings.quotas]
+        change(present)
         folder.publish(CONFIG_FILE, (json.dumps(present, indent=2) + "\n").encode())
 
 

@@ -38,15 +38,15 @@ class Holding:
         self._layout, self._door, self._registry, self._clock, self._limits = layout, door, registry, clock, limits
 
     @contextmanager
-    def session(self, address: Address, *, wait_s: float, program: str) -> Iterator[Stay]:
-        """Hold an address, made when it does not exist, for the block; `AddressBusyError` at the deadline.
+    def session(self, address: Address, *, wait_s: float, program: str, create: bool = True) -> Iterator[Stay]:
+        """Hold an address for the block; `AddressBusyError` at the deadline. Made when it does not exist, if `create`.
 
         `program` is what others read as the holder's name.
 
         The end raises the epoch, so that processes that the block left behind write no more.
         """
         deadline = self._clock.monotonic_s() + wait_s
-        stay = self._taken(address, program, deadline)
+        stay = self._taken(address, program, deadline, create)
         try:
             stay.settle(self._raised(stay, deadline))
             if stay.lock.mark(stay.session) == EVICTED:
@@ -61,12 +61,12 @@ class Holding:
         """Say in the registry that the session is there."""
         self._registry.update_if_possible([SessionRow(stay.address, stay.holder, self._clock.wall_ms())])
 
-    def _taken(self, address: Address, program: str, deadline: float) -> Stay:
+    def _taken(self, address: Address, program: str, deadline: float, create: bool) -> Stay:
         tries = 0
         while True:
             tries += 1
             try:
-                return self._door.take(address, EXCLUSIVE, create=True, program=program)
+                return self._door.take(address, EXCLUSIVE, create=create, program=program)
             except BusyError:
                 if tries >= TRIES and self._clock.monotonic_s() >= deadline:
                     raise

@@ -22,7 +22,7 @@ from prontodb.session.door import put_out
 from prontodb.storage.lock import ASKED, EVICTED, TRIES
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from prontodb.engine.sqlite.engine import SqliteEngine, SqliteKeyspace
     from prontodb.model.address import Address
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from prontodb.registry.sessions import SessionRegistry
     from prontodb.session.door import Attachment, Door, Stay
     from prontodb.turns import Turns
+
+    MakeFence = Callable[[str, int | None], Fence]
+    """Makes what a session writes under, of its id and epoch; `Fence` itself where nobody asks on whose behalf."""
 
 POLL_S = (0.002, 0.01)
 """How often a held address is tried: quickly at first, since most holds are short."""
@@ -47,10 +50,12 @@ MAX_WAITING_ANCHORS = 10_000
 class Live:
     """One session: its lock, its handle, and what it writes through."""
 
-    __slots__ = ("_looked_at", "ended", "fence", "keyspace", "keystore", "stay")
+    __slots__ = ("_looked_at", "ended", "fence", "keyspace", "keystore", "stay", "upkeep")
 
     def __init__(self, stay: Stay, keyspace: SqliteKeyspace, fence: Fence) -> None:
         self.stay, self.keyspace, self.fence = stay, keyspace, fence
+        # Sweeping and compacting is the root's own work, whatever token the session was opened with.
+        self.upkeep = Fence(fence.session, fence.epoch)
         self.keystore: Keystore
         self.ended = False
         self._looked_at = 0.0
@@ -102,6 +107,10 @@ class LiveSessions:
     def __len__(self) -> int:
         return len(self._live)
 
+    def has(self, session: str) -> bool:
+        """True for a session of this manager."""
+        return session in self._live
+
     def exclusive(self) -> list[Live]:
         """Return the sessions that hold their address alone, and do now."""
         return [live for live in self._live.values() if live.stay.is_exclusive and not live.ended]
@@ -117,14 +126,15 @@ class LiveSessions:
         wait_s: float,
         create: bool,
         labels: tuple[tuple[str, str], ...],
+        make_fence: MakeFence = Fence,
     ) -> AsyncIterator[Keystore]:
         """Open a session that holds its address, or attach to the `prontodb run` around us that does."""
         fence = None if self._attachment is None else self._attachment.fence_for(self._root, address)
         if fence is not None:
-            async with self._attached(address, fence) as keystore:
+            async with self._attached(address, make_fence(fence.session, fence.epoch)) as keystore:
                 yield keystore
             return
-        live = await self._open(address, mode, wait_s, create, labels)
+        live = await self._open(address, mode, wait_s, create, labels, make_fence)
         try:
             yield live.keystore
         finally:
@@ -162,13 +172,19 @@ class LiveSessions:
         )
 
     async def _open(
-        self, address: Address, mode: str, wait_s: float, create: bool, labels: tuple[tuple[str, str], ...]
+        self,
+        address: Address,
+        mode: str,
+        wait_s: float,
+        create: bool,
+        labels: tuple[tuple[str, str], ...],
+        make_fence: MakeFence,
     ) -> Live:
         await self._engine.reserve_descriptor()
         try:
             stay = await self._take(address, mode, wait_s, create, labels)
             try:
-                live = await self._settled(stay)
+                live = await self._settled(stay, make_fence)
             except BaseException:
                 stay.end()
                 raise
@@ -226,7 +242,7 @@ class LiveSessions:
             give_back()
             raise
 
-    async def _settled(self, stay: Stay) -> Live:
+    async def _settled(self, stay: Stay, make_fence: MakeFence) -> Live:
         """Let the store know who holds the address now, and return the session with its handle."""
         keyspace = await self._engine.keyspace(stay.address)
         if stay.is_exclusive:
@@ -234,7 +250,7 @@ class LiveSessions:
         else:
             # Nobody raises it as long as shared sessions have their locks: one that does not is shut out with it.
             epoch = await keyspace.check_lock(stay.lock_identity, stay.check_held)
-        fence = Fence(stay.session, epoch)
+        fence = make_fence(stay.session, epoch)
         stay.settle(epoch)
         if stay.lock.mark(stay.session) == EVICTED:
             raise put_out(stay)

@@ -68,3 +68,10 @@ def test_a_write_loads_no_event_loop(filled: Path) -> None:
 def test_only_the_chosen_commands_module_is_loaded(filled: Path) -> None:
     ours = {name for name in loaded(filled, "get", "k", "-q") if name.startswith("prontodb.cli.")}
     assert ours == {f"prontodb.cli.{name}" for name in ("commands", "data", "environment", "main", "output", "parsing")}
+
+
+def test_a_read_asks_no_rules_where_there_are_none(filled: Path) -> None:
+    asking = {"prontodb.access", "prontodb.model.access", "prontodb.tokens", "prontodb.registry.grants", "hmac"}
+    assert loaded(filled, "get", "app.config.theme") & asking == set()
+    Cli(filled).ok("access", "add", "*", "*", "read,write,admin")
+    assert "prontodb.access" in loaded(filled, "get", "app.config.theme")

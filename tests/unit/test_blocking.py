@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import prontodb
-from prontodb import blocking
+from prontodb import blocking, guarding
 from prontodb.errors import AddressBusyError, ClosedError, InvalidKeyError, RevisionConflictError, WaitTimeoutError
 from tests.managing import PATIENCE_S, descriptors, ran, threads
 
@@ -41,7 +41,11 @@ def public(kind: type) -> dict[str, object]:
 
 @pytest.mark.parametrize(
     ("ours", "theirs"),
-    [(blocking.Keystore, prontodb.Keystore), (blocking.SessionManager, prontodb.SessionManager)],
+    [
+        (blocking.Keystore, prontodb.Keystore),
+        (blocking.SessionManager, prontodb.SessionManager),
+        (blocking.AccessBook, guarding.AccessBook),
+    ],
 )
 def test_it_has_every_method_of_the_async_face_with_the_same_arguments(ours: type, theirs: type) -> None:
     assert public(ours).keys() == public(theirs).keys()

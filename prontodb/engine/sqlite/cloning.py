@@ -37,13 +37,17 @@ def clone(
     prefix: str,
     limits: Limits,
     clock: Clock,
+    fence: Fence | None = None,
 ) -> CopyReport:
     """Make `target` with the entries of `source`: all, the given `keys`, or those under `prefix`; one snapshot.
 
     A copy of all takes the namespaces' default lifetimes along; one of a part that has no entries makes nothing.
-    Raises `AddressExistsError` when the target exists. A crash at any step leaves no target or a complete one.
+    `fence` says on whose behalf. Raises `AddressExistsError` when the target exists. A crash at any step leaves no
+    target or a complete one.
     """
     wanted = None if keys is None else list(dict.fromkeys(keys))
+    # A new keystore has its own epochs: only who copies is taken over from the fence.
+    author = Fence(SESSION if fence is None else fence.author)
     reader, _ = opening.open_reader(lifecycle.layout, source, busy_timeout_ms=round(limits.wait_s * 1_000))
     copied = 0
 
@@ -60,17 +64,17 @@ def clone(
         try:
             schema.check(writer, path)
             sqlite.lock_down(writer)
-            file, fence = Target(path, found, quotas.unhurried(limits.at(target))), Fence(SESSION)
+            file = Target(path, found, quotas.unhurried(limits.at(target)))
             for page in pages():
                 ops = [Op(entry.key, entry.value, FOREVER, None, entry.expires_at_ms) for entry in page]
-                batch = writing.Batch(ops, fence)
+                batch = writing.Batch(ops, author)
                 writing.apply(writer, file, (batch,), clock.wall_ms())
                 if batch.error is not None:
                     raise batch.error
                 copied += len(ops)
             if wanted is None and not prefix:
                 for namespace, ttl_ms in transactions.lifetimes(reader).items():
-                    writing.set_lifetime(writer, file, namespace, ttl_ms, fence, clock.wall_ms())
+                    writing.set_lifetime(writer, file, namespace, ttl_ms, author, clock.wall_ms())
         finally:
             writer.close()
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _CONTEXT = (
     f"SELECT {HEAD}, (SELECT chain FROM journal ORDER BY rev DESC LIMIT 1), floor_chain, epoch, history, "
     "(SELECT coalesce(max(id), 0) FROM kvstore), (SELECT json_group_object(namespace, ttl_ms) FROM namespace_ttl), "
-    "(SELECT json_group_array(session) FROM revoked), lock_device, lock_inode FROM meta"
+    "(SELECT json_group_array(session) FROM revoked), token_epoch, lock_device, lock_inode FROM meta"
 )
 
 
@@ -39,7 +39,7 @@ def _decoded(text: str) -> Any:
 class Context:
     """The head of the history and the settings that writes obey, as of one commit."""
 
-    __slots__ = ("chain", "epoch", "highest_id", "history", "lifetimes", "lock", "revision", "revoked")
+    __slots__ = ("chain", "epoch", "highest_id", "history", "lifetimes", "lock", "revision", "revoked", "token_epoch")
 
     def __init__(self, connection: Connection) -> None:
         self.revision: int
@@ -49,7 +49,10 @@ class Context:
         found = one(connection, _CONTEXT)
         if found is None:
             raise CorruptError("the keystore's own record (meta) is damaged; restore it from a backup")
-        self.revision, chain, floor_chain, self.epoch, history, self.highest_id, lifetimes, revoked, *lock = found
+        self.token_epoch: int
+        """Raised when the tokens of the address are revoked."""
+        self.revision, chain, floor_chain, self.epoch, history, self.highest_id, lifetimes, revoked, *rest = found
+        self.token_epoch, *lock = rest
         self.lock: tuple[int, int] | None = None if lock[0] is None else (lock[0], lock[1])
         """Device and inode of the lock file under which the epoch was raised last."""
         self.chain: bytes = floor_chain if chain is None else chain
@@ -61,7 +64,7 @@ class Context:
 
     def _is_sound(self) -> bool:
         """False when what was read is of another type or range than ours: nothing may be built on it."""
-        numbers = (self.revision, self.epoch, self.highest_id)
+        numbers = (self.revision, self.epoch, self.highest_id, self.token_epoch)
         return (
             all(type(number) is int and number <= HIGHEST for number in numbers)
             and self.revision >= 0

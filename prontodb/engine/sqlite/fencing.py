@@ -10,7 +10,7 @@ import time
 
 from prontodb.engine.sqlite import opening, writing
 from prontodb.engine.sqlite.context import Context
-from prontodb.errors import AddressNotFoundError, BusyError, FencedError
+from prontodb.errors import AddressNotFoundError, BusyError, CorruptError, FencedError
 from prontodb.storage import connection as sqlite
 
 TYPE_CHECKING = False
@@ -106,6 +106,25 @@ def evict(connection: Connection, target: Target, epoch: int, now_ms: int) -> in
 def revoke(connection: Connection, target: Target, session: str, now_ms: int) -> None:
     """Refuse every later write of a shared session."""
     writing.transact(connection, target, now_ms, lambda group: group.revoke(session))
+
+
+def revoke_tokens(connection: Connection, target: Target, now_ms: int) -> int:
+    """Raise the epoch of the address's tokens, which ends all minted so far, and return it."""
+
+    def work(group: writing.Group) -> int:
+        group.raise_token_epoch()
+        return group.context.token_epoch
+
+    epoch: int = writing.transact(connection, target, now_ms, work)
+    return epoch
+
+
+def token_state(connection: Connection) -> tuple[str, int]:
+    """Return the incarnation of a keystore, as text, and the epoch of its tokens."""
+    found = sqlite.one(connection, "SELECT incarnation, token_epoch FROM meta")
+    if found is None or type(found[0]) is not bytes or type(found[1]) is not int:
+        raise CorruptError("the keystore's own record (meta) is damaged; restore it from a backup")
+    return found[0].hex(), found[1]
 
 
 def restore(connection: Connection, target: Target, sessions: Iterable[str], now_ms: int) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from _blake2 import blake2b
 
+from prontodb.denials import denied
 from prontodb.engine.sqlite.context import Target
 from prontodb.engine.sqlite.quotas import WAL_BYTES, Rate, used_bytes
 from prontodb.engine.sqlite.schema import CHAIN_BYTES
@@ -43,6 +44,8 @@ MAX_RECORDS = 1_000
 
 SWEPT_FOR_ROOM = 2_000
 """Expired entries that a write near a quota deletes at most."""
+
+TOKENS_REVOKED = "the tokens of this address were revoked"
 
 DIGEST_BYTES = 16
 
@@ -207,6 +210,10 @@ class Group:
             )
         if fence.session in context.revoked:
             raise FencedError(f"session {shown(fence.session)} was put out by force; nothing was written")
+        if fence.token_epoch is not None and fence.token_epoch != context.token_epoch:
+            raise denied(
+                "write", principal=fence.author, by_token=True, reason=f"{TOKENS_REVOKED}; nothing was written"
+            )
 
     def _judge_set(self, batch: Batch, op: Op) -> None:
         """Stage an unconditional set of one key, which cannot fail: most of all batches."""
@@ -214,7 +221,7 @@ class Group:
         self.final[op.key] = row = self._row(op, self.revision)
         if op.key in self.known:
             self.known[op.key] = self.revision if self._lives(row) else 0
-        self._add_records(batch.fence.session, self.revision, (self._record(op, row),))
+        self._add_records(batch.fence.author, self.revision, (self._record(op, row),))
         batch.receipt = Receipt(self.revision, 1)
 
     def _judge(self, batch: Batch) -> None:
@@ -260,7 +267,7 @@ class Group:
         self.gone |= gone
         known.update(seen)
         if records:
-            self._add_records(batch.fence.session, first, records)
+            self._add_records(batch.fence.author, first, records)
         batch.receipt = Receipt(revision, len(records))
 
     def _count_entries(self, staged: dict[str, Row | None], present: set[str]) -> None:
@@ -311,6 +318,12 @@ class Group:
         self.context.lock = lock or self.context.lock
         device, inode = self.context.lock or (None, None)
         self._run("UPDATE meta SET epoch = ?, lock_device = ?, lock_inode = ?", (self.context.epoch, device, inode))
+        self.changed = True
+
+    def raise_token_epoch(self) -> None:
+        """Refuse every token that was minted for the address so far."""
+        self.context.token_epoch += 1
+        self._run("UPDATE meta SET token_epoch = ?", (self.context.token_epoch,))
         self.changed = True
 
     def revoke(self, session: str) -> None:
@@ -446,7 +459,7 @@ def set_lifetime(
     def work(group: Group) -> None:
         group.check_fence(fence)
         if ttl_ms is not None or namespace in group.context.lifetimes:
-            group.set_lifetime(namespace, ttl_ms, fence.session)
+            group.set_lifetime(namespace, ttl_ms, fence.author)
 
     transact(connection, target, now_ms, work)
 
@@ -457,7 +470,7 @@ def set_history(connection: Connection, target: Target, keep: bool, fence: Fence
     def work(group: Group) -> None:
         group.check_fence(fence)
         if keep != group.context.history:
-            group.set_history(keep, fence.session)
+            group.set_history(keep, fence.author)
 
     transact(connection, target, now_ms, work)
 

@@ -18,7 +18,10 @@ CHECKOUT = Path(__file__).resolve().parents[3]
 TIMEOUT_S = 60
 """Far beyond what any command takes; a hang becomes a failure."""
 
-_VARIABLES = ("PRONTODB_HOME", "PRONTODB_USER", "PRONTODB_CURSOR", "XDG_DATA_HOME", "NO_COLOR")
+_VARIABLES = (
+    "PRONTODB_HOME", "PRONTODB_USER", "PRONTODB_CURSOR", "PRONTODB_PRINCIPAL", "PRONTODB_TOKEN", "XDG_DATA_HOME",
+    "NO_COLOR",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

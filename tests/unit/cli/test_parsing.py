@@ -92,7 +92,7 @@ def test_an_unknown_command_gets_near_matches() -> None:
         parsed("address")
 
 
-@pytest.mark.parametrize("name", ["stress", "access"])
+@pytest.mark.parametrize("name", ["stress"])
 def test_commands_of_later_issues_do_not_exist(name: str) -> None:
     with pytest.raises(UsageError, match="is no command"):
         parsed(name)

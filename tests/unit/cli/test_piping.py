@@ -86,7 +86,7 @@ def test_a_terminal_or_a_device_is_no_value_that_anybody_gave(cli: Cli) -> None:
     with open("/dev/null") as device:
         before, sys.stdin = sys.stdin, device
         try:
-            assert not piping._is_piped()
+            assert not piping.is_piped()
         finally:
             sys.stdin = before
 

@@ -1,0 +1,141 @@
+"""Tokens: minted and verified at a root, cut down anywhere.
+
+`narrow` and `describe` need no root and no secret: the holder of a token makes one for a sub-agent with them, offline.
+"""
+
+from __future__ import annotations
+
+from prontodb.errors import AddressNotFoundError, InvalidTokenError
+from prontodb.model import token as tokens
+from prontodb.model.clock import Clock
+from prontodb.model.ttl import ttl_ms
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from prontodb.model.address import Address
+    from prontodb.model.layout import Layout
+    from prontodb.model.limits import Limits
+    from prontodb.model.token import Claims, Identifier
+
+DEFAULT_LIFETIME = "1h"
+BUSY_TIMEOUT_MS = 50
+
+
+def narrow(
+    token: str,
+    *,
+    prefix: str | None = None,
+    rights: str | Iterable[str] | None = None,
+    expires: float | str | None = None,
+    by: str | None = None,
+    clock: Clock | None = None,
+) -> str:
+    """Return a token cut down further: to keys under `prefix`, to some `rights`, to a shorter life, in the name `by`.
+
+    `expires` is a duration from now: seconds, or text like '15m'. Needs no root. Raises `InvalidTokenError` for what is
+    no token and for what would widen it; the root would give no more in any case.
+    """
+    given = rights if rights is None or isinstance(rights, str) else list(rights)
+    ends_ms = None if expires is None else (clock or Clock()).wall_ms() + ttl_ms(expires)
+    cut = tokens.narrow(tokens.parse(token), prefix=prefix, rights=given, expires_at_ms=ends_ms, by=by)
+    return tokens.text_of(cut)
+
+
+def describe(token: str) -> Claims:
+    """Return what a token says of itself: address, prefix, rights, end, issuers. No proof; only its root can tell."""
+    return tokens.claims_of(tokens.parse(token))
+
+
+# At a root
+
+
+class Verified:
+    """A genuine token: what it allows, and the state of its address that it is bound to."""
+
+    __slots__ = ("claims", "minted_for")
+
+    def __init__(self, claims: Claims, minted_for: Identifier) -> None:
+        self.claims, self.minted_for = claims, minted_for
+
+
+class RefusedError(Exception):
+    """Why a token counts for nothing; never leaves this package: a denial is made of it."""
+
+
+def mint(
+    layout: Layout,
+    address: Address,
+    *,
+    prefix: str,
+    rights: object,
+    expires: float | str,
+    by: str,
+    limits: Limits,
+    clock: Clock,
+) -> str:
+    """Return a new token for an address that exists; the first one makes the root's secret."""
+    import os
+
+    from prontodb.registry import secret
+
+    ends_ms = clock.wall_ms() + ttl_ms(expires)
+    incarnation, epoch = _state(layout, address)
+    minted_for = tokens.Identifier(address, incarnation, epoch, os.urandom(16).hex())
+    key = secret.load_or_make(layout, wait_s=limits.wait_s)
+    return tokens.text_of(tokens.mint(key, minted_for, prefix=prefix, rights=rights, expires_at_ms=ends_ms, by=by))
+
+
+def revoke(layout: Layout, address: Address, *, limits: Limits, clock: Clock) -> int:
+    """End every token of an address minted so far, those cut down from them too; return the new epoch."""
+    from prontodb.engine.sqlite import fencing
+    from prontodb.log import event
+
+    epoch = fencing.at(layout, address, limits, clock, fencing.revoke_tokens)
+    event("tokens.revoked", address=address, token_epoch=epoch)
+    return epoch
+
+
+def verify(layout: Layout, token: str, clock: Clock) -> Verified:
+    """Return what a token allows here and now; `RefusedError` with the reason.
+
+    Nothing of the address is looked at before the signature has proven that the root itself minted the token.
+    """
+    from prontodb.registry import secret
+
+    try:
+        parsed = tokens.parse(token)
+        minted_for, claims = tokens.identifier_of(parsed), tokens.claims_of(parsed)
+    except InvalidTokenError as error:
+        raise RefusedError(str(error)) from None
+    key = secret.load(layout)
+    if key is None or not parsed.is_genuine(minted_for.key(key)):
+        raise RefusedError("it was changed, or another root minted it")
+    check_current(layout, minted_for)
+    check_time(claims, clock)
+    return Verified(claims, minted_for)
+
+
+def check_current(layout: Layout, minted_for: Identifier) -> None:
+    """Raise `RefusedError` when the tokens of the address were revoked, or it is another keystore by now."""
+    try:
+        incarnation, epoch = _state(layout, minted_for.address)
+    except AddressNotFoundError:
+        incarnation, epoch = "", -1
+    if incarnation != minted_for.incarnation:
+        raise RefusedError("the address it was minted for was deleted, restored or made anew")
+    if epoch != minted_for.epoch:
+        raise RefusedError("the tokens of this address were revoked")
+
+
+def check_time(claims: Claims, clock: Clock) -> None:
+    """Raise `RefusedError` when a token has expired."""
+    if claims.expires_at_ms is not None and clock.wall_ms() >= claims.expires_at_ms:
+        raise RefusedError("it has expired")
+
+
+def _state(layout: Layout, address: Address) -> tuple[str, int]:
+    from prontodb.engine.sqlite import fencing, opening
+
+    return opening.read(layout, address, fencing.token_state, busy_timeout_ms=BUSY_TIMEOUT_MS)
