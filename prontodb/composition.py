@@ -19,7 +19,7 @@ from prontodb.log import event
 from prontodb.manager import SessionManager, as_path
 from prontodb.model.clock import Clock
 from prontodb.model.layout import Layout
-from prontodb.model.root import checked_root, root_from
+from prontodb.model.root import checked_root, root_from, sandbox_from
 from prontodb.model.settings import Settings
 from prontodb.registry import configuration
 from prontodb.registry.addresses import AddressRegistry
@@ -28,8 +28,10 @@ from prontodb.registry.sessions import SessionRegistry
 from prontodb.session.book import SessionBook
 from prontodb.session.door import Door, attachment
 from prontodb.session.live import CLOSE_S, LiveSessions
-from prontodb.storage.files import check_file_system, make_root, raise_descriptor_limit, resolved
+from prontodb.storage.confined import SANDBOX, is_kept_out, sandboxed
+from prontodb.storage.files import check_file_system, make_root, resolved
 from prontodb.storage.lane import running_loop
+from prontodb.storage.process import raise_descriptor_limit
 from prontodb.turns import Turns
 from prontodb.upkeep import Upkeep
 from prontodb.work import Work
@@ -94,6 +96,14 @@ def _built(
     return manager, live, engine, upkeep
 
 
+def _layout(root: str) -> Layout:
+    """Return the layout of a root, with what a sandboxed run around us lays out for its command."""
+    path = resolved(root)
+    sandbox = sandbox_from(os.environ, path)
+    SANDBOX[:] = [] if sandbox is None else [sandbox]
+    return Layout(path, sandbox)
+
+
 @asynccontextmanager
 async def open_manager(
     root: str | os.PathLike[str] | None = None,
@@ -115,11 +125,12 @@ async def open_manager(
     running_loop()
     if settings is not None and not isinstance(settings, Settings):
         raise InvalidSettingsError(f"settings must be prontodb.Settings(...), not {type(settings).__name__}")
-    path = root_from(os.environ) if root is None else checked_root(as_path(root), "root")
-    layout = Layout(resolved(path))
+    layout = _layout(root_from(os.environ) if root is None else checked_root(as_path(root), "root"))
     clock = clock or Clock()
     descriptors = raise_descriptor_limit()
     make_root(layout.root).close()
+    if jobs and is_kept_out(layout.root):
+        raise sandboxed(layout.root)  # no job can be done from inside of a sandbox
     if settings is None:
         settings, warnings = configuration.load(layout)
         for warning in warnings:

@@ -7,10 +7,10 @@ import os
 from prontodb.errors import InvalidAddressError, InvalidInputError, shown
 from prontodb.model.address import DEFAULT_NAME, Address
 from prontodb.model.key import check_key
-from prontodb.model.layout import CONFIG_FILE, REGISTRY, Layout
+from prontodb.model.layout import Layout
 from prontodb.model.limits import Limits
 from prontodb.model.path import key_of, namespace_scope
-from prontodb.model.root import checked_root, root_from
+from prontodb.model.root import checked_root, root_from, sandbox_from
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,6 +33,19 @@ def root(args: Args) -> str:
     except UnicodeError:
         raise InvalidInputError(f"root {shown(path)} is not valid UTF-8, or this locale cannot spell it") from None
     return path
+
+
+def layout(args: Args) -> Layout:
+    """Return the layout of the root, with what a sandboxed run around us lays out for its command."""
+    path = root(args)
+    if not os.environ.get("PRONTODB_SANDBOX"):
+        return Layout(path)
+    from prontodb.storage.confined import SANDBOX
+    from prontodb.storage.files import resolved
+
+    found = sandbox_from(os.environ, resolved(path))
+    SANDBOX[:] = [] if found is None else [found]
+    return Layout(path, found)
 
 
 def address(args: Args) -> Address:
@@ -59,7 +72,7 @@ class Place:
     __slots__ = ("_settings", "layout", "limits")
 
     def __init__(self, args: Args) -> None:
-        self.layout = Layout(root(args))
+        self.layout = layout(args)
         self._settings: Settings | None = None
         self.limits = Limits()
         if _has_settings(self.layout):
@@ -179,9 +192,9 @@ def _delimiter(args: Args) -> str:
 
 def _has_settings(layout: Layout) -> bool:
     try:
-        os.lstat(layout.path(REGISTRY, CONFIG_FILE))
+        os.lstat(layout.settings_path())
     except FileNotFoundError:
-        return False
+        return layout.sandbox is not None and not os.path.isdir(layout.sandbox)
     except OSError:
         return True  # whoever reads it says what is in the way
     return True

@@ -68,6 +68,10 @@ _MEANING = {
     "--report": "write every reported row into this file, as JSON lines",
     "--save-plan": "write the plan into this file",
     "--plan": "apply this saved plan, if its source is still the same",
+    "--sandbox": "keep the command, by the kernel, out of all else in the root",
+    "--strict": "and confine the rest of the file system to reading system folders",
+    "--allow-read": "let the sandboxed command read this file or folder, too",
+    "--allow-write": "let the sandboxed command read and write it",
     "--scratch": "where private copies of the source lie meanwhile (default: TMPDIR)",
 }
 _EVERYWHERE = ("--user", "--cursor", "--root", "--json", "--quiet", "--log", "--debug")

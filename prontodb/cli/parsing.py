@@ -70,12 +70,16 @@ OPTIONS: dict[str, str | None] = {
     "--save-plan": "FILE",
     "--plan": "FILE",
     "--scratch": "DIR",
+    "--sandbox": None,
+    "--strict": None,
+    "--allow-read": "PATH",
+    "--allow-write": "PATH",
 }
 """Every option there is; the text is what its value is called, None a switch."""
 
 SHORT = {"-p": "--project", "-n": "--namespace", "-q": "--quiet", "-h": "--help", "-y": "--yes"}
 
-REPEATED = frozenset(("--map", "--skip"))
+REPEATED = frozenset(("--map", "--skip", "--allow-read", "--allow-write"))
 """Options that may stand several times, and all count."""
 
 GLOBAL = frozenset(("--user", "--cursor", "--root", "--log", "--json", "--quiet", "--debug", "--help", "--version"))

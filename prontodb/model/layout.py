@@ -9,6 +9,7 @@ ADDRESSES = "addresses"
 REGISTRY = "registry"
 LOCKS = "locks"
 BACKUPS = "backups"
+SANDBOXES = "sandboxes"
 KEYSTORE_FILE = "keystore.db"
 METADATA_FILE = "metadata.json"
 CONFIG_FILE = "global_config.json"
@@ -23,6 +24,8 @@ GATE_LOCK_FILE = "gate.lock"
 RETIRED_LOCKS = "retired"
 SESSION_LOCK_ENDING = ".lock"
 REGISTRY_LOCK_FILE = "registry.lock"
+SANDBOX_ADDRESS_FILE = "address"
+SANDBOX_TEMPORARY = "tmp"
 
 STAGED_PREFIX = ".new-"
 OLD_PREFIX = ".old-"
@@ -30,14 +33,19 @@ TRASH_PREFIX = ".trash-"
 
 
 class Layout(Value):
-    """The paths below one root (an absolute path). Relative forms are tuples of folder names, walked one by one."""
+    """The paths below one root (an absolute path). Relative forms are tuples of folder names, walked one by one.
 
-    __slots__ = ("root",)
+    `sandbox` is the private folder of the `prontodb run --sandbox` around this process, which cannot see the registry:
+    the settings lie there, too. None in every other process.
+    """
+
+    __slots__ = ("root", "sandbox")
 
     root: str
+    sandbox: str | None
 
-    def __init__(self, root: str) -> None:
-        self._fill(root)
+    def __init__(self, root: str, sandbox: str | None = None) -> None:
+        self._fill(root, sandbox)
 
     def user_parts(self, user: str) -> tuple[str, ...]:
         """The folder of a user's addresses."""
@@ -62,6 +70,10 @@ class Layout(Value):
     def jobs_lock_parts(self) -> tuple[str, ...]:
         """The folder of the lock that whoever runs the scheduled jobs holds; a user's name cannot begin so."""
         return (REGISTRY, LOCKS, "@jobs@")
+
+    def settings_path(self) -> str:
+        """The absolute path of the settings file that this process reads."""
+        return self.path(REGISTRY, CONFIG_FILE) if self.sandbox is None else f"{self.sandbox}/{CONFIG_FILE}"
 
     def path(self, *parts: str) -> str:
         """The absolute path of `parts` below the root."""

@@ -54,6 +54,11 @@ def translated(error: OSError, path: str) -> ProntoError:
         return ReadOnlyError(f"cannot write {place}: {what}; reading still works")
     if error.errno in (errno.ELOOP, errno.ENOTDIR):
         return UnsafePathError(f"{place} is not a folder of ours (a link or another kind of file); it was not followed")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EBADF):
+        from prontodb.storage import confined
+
+        if confined.is_kept_out(path):
+            return confined.sandboxed(path)
     if error.errno in (errno.EACCES, errno.EPERM):
         return UnavailableError(f"no permission for {place}; run as its owner ({_owner_hint(path)})")
     if error.errno in (errno.EMFILE, errno.ENFILE):
@@ -68,13 +73,26 @@ def _owner_hint(path: str) -> str:
         return "see 'ls -ld' on it and the folders above it"
 
 
+def _entered(path: str, flags: int, name: str, dir_fd: int | None = None) -> Folder:
+    """Open a folder; one that a sandbox lets us pass and not list, only to go through."""
+    try:
+        return Folder(os.open(name, flags, dir_fd=dir_fd), path)
+    except PermissionError as refused:
+        from prontodb.storage.confined import passage
+
+        return Folder(passage(name, flags, dir_fd, refused), path, is_passage=True)
+
+
 class Folder:
-    """An open folder below a root: all work inside goes by its descriptor, so no later swap of a path redirects it."""
+    """An open folder below a root: all work inside goes by its descriptor, so no later swap of a path redirects it.
 
-    __slots__ = ("fd", "path")
+    `is_passage`: a sandbox lets us through to what lies below, and nothing more.
+    """
 
-    def __init__(self, fd: int, path: str) -> None:
-        self.fd, self.path = fd, path
+    __slots__ = ("fd", "is_passage", "path")
+
+    def __init__(self, fd: int, path: str, *, is_passage: bool = False) -> None:
+        self.fd, self.path, self.is_passage = fd, path, is_passage
 
     def __enter__(self) -> Folder:
         return self
@@ -94,17 +112,17 @@ class Folder:
         """Open the folder `name` inside; FileNotFoundError when it does not exist."""
         path = f"{self.path}/{name}"
         try:
-            fd = os.open(name, _OPEN_FOLDER, dir_fd=self.fd)
+            folder = _entered(path, _OPEN_FOLDER, name, self.fd)
         except FileNotFoundError:
             raise
         except OSError as error:
             raise translated(error, path) from error
         try:
-            _check_ours(os.fstat(fd), path, fd, FOLDER_MODE)
+            _check_ours(os.fstat(folder.fd), path, folder.fd, FOLDER_MODE)
         except BaseException:
-            os.close(fd)
+            folder.close()
             raise
-        return Folder(fd, path)
+        return folder
 
     def make(self, name: str, *, durable: bool = True) -> Folder:
         """Open the folder `name` inside, created when missing, private from its first moment."""
@@ -125,6 +143,10 @@ class Folder:
 
     def names(self) -> list[str]:
         """Return the names inside, sorted."""
+        if self.is_passage:
+            from prontodb.storage.confined import sandboxed
+
+            raise sandboxed(self.path)
         try:
             return sorted(os.listdir(self.fd))
         except OSError as error:
@@ -262,10 +284,15 @@ class Folder:
             raise UnavailableError(f"{shown(f'{self.path}/{name}')} was filled again while it was removed; try again")
 
     def _opened_to_empty(self, name: str) -> Folder:
-        """Open a folder that need not pass the checks of one that is used."""
+        """Open a folder that need not pass the checks of one that is used, whatever its mode."""
         path = f"{self.path}/{name}"
         try:
-            return Folder(os.open(name, _OPEN_FOLDER, dir_fd=self.fd), path)
+            try:
+                return Folder(os.open(name, _OPEN_FOLDER, dir_fd=self.fd), path)
+            except PermissionError as refused:
+                from prontodb.storage.confined import forced
+
+                return Folder(forced(name, _OPEN_FOLDER, self.fd, refused), path)
         except FileNotFoundError:
             raise
         except OSError as error:
@@ -418,16 +445,15 @@ def _refuse_somebody_elses(folder: Folder, found: os.stat_result) -> None:
 def open_root(root: str, *parts: str) -> Folder:
     """Open the folder `parts` below `root`, each step checked; FileNotFoundError when one does not exist."""
     try:
-        fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        folder = _entered(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, root)
     except FileNotFoundError:
         raise
     except OSError as error:
         raise translated(error, root) from error
-    folder = Folder(fd, root)
     try:
-        found = os.fstat(fd)
+        found = os.fstat(folder.fd)
         _refuse_somebody_elses(folder, found)
-        _check_ours(found, root, fd, FOLDER_MODE)
+        _check_ours(found, root, folder.fd, FOLDER_MODE)
         for part in parts:
             inner = folder.child(part)
             folder.close()
@@ -543,10 +569,21 @@ def read_json(folder: Folder, name: str) -> object:
 
     At most 1 MiB; duplicate fields, NaN and nesting without end are refused with `CorruptError`.
     """
-    if folder.check_file(name) is None:
+    data = read_bytes(folder, name)
+    if data is None:
         return None
     from prontodb.model import strict_json
 
+    try:
+        return strict_json.loads(data)
+    except ValueError as error:
+        raise CorruptError(f"{shown(f'{folder.path}/{name}')} is not valid JSON: {error}") from error
+
+
+def read_bytes(folder: Folder, name: str) -> bytes | None:
+    """Return what a small file holds, at most 1 MiB, or None when there is no such file."""
+    if folder.check_file(name) is None:
+        return None
     path = f"{folder.path}/{name}"
     try:
         fd = os.open(name, _OPEN_FILE, dir_fd=folder.fd)
@@ -558,22 +595,4 @@ def read_json(folder: Folder, name: str) -> object:
         raise translated(error, path) from error
     if len(data) > MAX_JSON_BYTES:
         raise CorruptError(f"{shown(path)} is over {MAX_JSON_BYTES:,} bytes; it was not read")
-    try:
-        return strict_json.loads(data)
-    except ValueError as error:
-        raise CorruptError(f"{shown(path)} is not valid JSON: {error}") from error
-
-
-def raise_descriptor_limit() -> int:
-    """Raise this process's soft limit on open files to the hard one, and return what it is now."""
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-            soft = hard
-        except (OSError, ValueError):
-            # Some systems name a hard limit that they do not grant; the soft one serves.
-            return soft
-    return soft if soft != resource.RLIM_INFINITY else 1_048_576
+    return data
