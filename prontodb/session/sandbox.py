@@ -101,10 +101,11 @@ class Sandbox:
 
     def _fill(self, guard: Guard, address: Address, allowed: list[tuple[str, int]], *, strict: bool) -> None:
         assert self._rules is not None
+        python = (sys.prefix, sys.base_prefix, sys.exec_prefix, _CODE)
         if strict:
-            guard.allow_system(self._rules, sys.prefix, sys.base_prefix, sys.exec_prefix, _CODE)
+            guard.allow_system(self._rules, *python)
         else:
-            guard.allow_beside(self._rules)
+            guard.allow_beside(self._rules, *python, os.getcwd())
         own = self._layout.path(*self._layout.address_parts(address))
         # What the run says in the private folder can be read; the command writes in the part that is for it.
         allowed += [(own, WRITE), (self.folder, READ), (f"{self.folder}/{SANDBOX_TEMPORARY}", WRITE)]

@@ -61,8 +61,15 @@ class Guard:
     def _holds_root(self, path: str) -> bool:
         return path in self._above or _identity(path) in self._identities
 
-    def allow_beside(self, rules: Ruleset) -> None:
-        """Allow everything but the root: whatever lies beside the way down to it now."""
+    def allow_beside(self, rules: Ruleset, *known: str) -> None:
+        """Allow everything but the root: whatever lies beside the way down to it now.
+
+        `known` is named where a folder above the root can be passed and not listed; what holds the root is left out.
+        """
+        for path in known:
+            found = os.path.realpath(path)
+            if not self._holds_root(found) and not any(_is_below(found, closed) for closed in self._closed):
+                rules.allow(found, WRITE)
         entries = 0
         waiting = ["/"]
         while waiting:
