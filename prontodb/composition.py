@@ -13,8 +13,7 @@ import anyio
 from prontodb.access import Access, Caller, checked_token
 from prontodb.addresses import AddressBook
 from prontodb.audit.denied import DeniedLog
-from prontodb.encryption.keyring import Keyring
-from prontodb.encryption.sources import encrypts_new_by, source_from
+from prontodb.encryption.keyring import keyring_of
 from prontodb.engine.sqlite.engine import SqliteEngine
 from prontodb.engine.sqlite.lifecycle import Lifecycle
 from prontodb.errors import InvalidSettingsError
@@ -24,7 +23,7 @@ from prontodb.log import event
 from prontodb.manager import SessionManager, as_path
 from prontodb.model.clock import Clock
 from prontodb.model.layout import Layout
-from prontodb.model.root import checked_root, root_from
+from prontodb.model.root import checked_root, root_from, sandbox_from
 from prontodb.model.settings import Settings
 from prontodb.registry import configuration
 from prontodb.registry.addresses import AddressRegistry
@@ -33,8 +32,10 @@ from prontodb.registry.sessions import SessionRegistry
 from prontodb.session.book import SessionBook
 from prontodb.session.door import Door, attachment
 from prontodb.session.live import CLOSE_S, LiveSessions
-from prontodb.storage.files import check_file_system, make_root, raise_descriptor_limit, resolved
+from prontodb.storage.confined import SANDBOX, is_kept_out, sandboxed
+from prontodb.storage.files import check_file_system, make_root, resolved
 from prontodb.storage.lane import running_loop
+from prontodb.storage.process import raise_descriptor_limit
 from prontodb.turns import Turns
 from prontodb.upkeep import Upkeep
 from prontodb.work import Work
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskStatus
 
+    from prontodb.encryption.keyring import Keyring
     from prontodb.encryption.sources import KeySource
 
 SPARE_DESCRIPTORS = 64
@@ -102,6 +104,14 @@ def _built(
     return manager, live, engine, upkeep
 
 
+def _layout(root: str) -> Layout:
+    """Return the layout of a root, with what a sandboxed run around us lays out for its command."""
+    path = resolved(root)
+    sandbox = sandbox_from(os.environ, path)
+    SANDBOX[:] = [] if sandbox is None else [sandbox]
+    return Layout(path, sandbox=sandbox)
+
+
 @asynccontextmanager
 async def open_manager(
     root: str | os.PathLike[str] | None = None,
@@ -129,12 +139,14 @@ async def open_manager(
     running_loop()
     if settings is not None and not isinstance(settings, Settings):
         raise InvalidSettingsError(f"settings must be prontodb.Settings(...), not {type(settings).__name__}")
-    path = root_from(os.environ) if root is None else checked_root(as_path(root), "root")
-    layout, clock = Layout(resolved(path)), clock or Clock()
+    layout = _layout(root_from(os.environ) if root is None else checked_root(as_path(root), "root"))
+    clock = clock or Clock()
     descriptors = raise_descriptor_limit()
     make_root(layout.root).close()
+    if jobs and is_kept_out(layout.root):
+        raise sandboxed(layout.root)  # no job can be done from inside of a sandbox
     settings = _settings(layout, settings)
-    layout = Layout(layout.root, _keyring(layout, settings, keys))
+    layout = Layout(layout.root, _keyring(layout, settings, keys), layout.sandbox)
     caller = _caller(layout, clock, principal, token)
     manager, live, engine, upkeep = _built(layout, settings, clock, descriptors, caller)
     # Made before anything runs: a wrong schedule is refused here and now.
@@ -204,9 +216,7 @@ def _caller(layout: Layout, clock: Clock, principal: str | None, token: str | No
 
 
 def _keyring(layout: Layout, settings: Settings, keys: KeySource | None) -> Keyring:
-    source = source_from(os.environ) if keys is None else keys
-    encrypts_new = settings.encrypt_new or encrypts_new_by(os.environ)
-    return Keyring(layout.root, source, encrypts_new=encrypts_new, wait_s=settings.wait_s)
+    return keyring_of(layout, os.environ, source=keys, encrypts_new=settings.encrypt_new, wait_s=settings.wait_s)
 
 
 async def _cancel_on_sigterm(scope: anyio.CancelScope, *, task_status: TaskStatus[list[int]]) -> None:

@@ -17,6 +17,7 @@ ProntoError
 │   └── WaitTimeoutError
 ├── FencedError              stop: somebody else holds the address now
 ├── DeniedError              ask for the right
+│   └── SandboxedError       leave it to somebody outside of the sandbox
 ├── SecretError              bring the secret
 ├── CorruptError             restore
 ├── NewerFormatError         use a newer ProntoDB
@@ -226,6 +227,10 @@ _VERBS = {"admin": "administer", "write": "write to"}
 
 class InvalidTokenError(InvalidInputError):
     """A text that is no token, or a caveat that would widen one. Never shows the token."""
+
+
+class SandboxedError(DeniedError):
+    """The kernel refuses this to a command in a sandbox: it is not of the address that the sandbox is for."""
 
 
 class SecretError(ProntoError):

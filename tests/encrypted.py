@@ -49,9 +49,9 @@ def install() -> None:
     """Have every layout that names no keys of its own bring those of the environment; note what is written."""
     plain, judged = layouts.Layout.__init__, writing.Group._row
 
-    def sealed(self: layouts.Layout, root: str, keys: layouts.Keys | None = None) -> None:
+    def sealed(self: layouts.Layout, root: str, keys: layouts.Keys | None = None, sandbox: str | None = None) -> None:
         source = KeyFile(os.environ[KEY_FILE])
-        plain(self, root, keys or Keyring(root, source, encrypts_new=True))
+        plain(self, root, keys or Keyring(root, source, encrypts_new=True), sandbox)
 
     def noted(self: writing.Group, op: Op, revision: int) -> writing.Row:
         for word in (op.key, op.value or ""):

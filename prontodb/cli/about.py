@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from prontodb.cli import output
 from prontodb.cli.commands import COMMANDS
-from prontodb.cli.environment import Place, principal, root, token
+from prontodb.cli.environment import Place, layout, principal, token
 from prontodb.cli.output import DONE, ERROR
 from prontodb.cli.parsing import Args, Syntax
 from prontodb.errors import InvalidSettingsError, ProntoError
 from prontodb.log import event
 from prontodb.model.access import ADMIN, EVERYWHERE, READ
-from prontodb.model.layout import Layout
 from prontodb.model.limits import Limits
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from prontodb.model.layout import Layout
 
 SYNTAX = {
     "settings show": Syntax(
@@ -42,7 +45,10 @@ SYNTAX = {
         ),
     ),
     "version": Syntax(
-        about="Prints the versions of ProntoDB, Python, SQLite and the format on disk.",
+        about=(
+            "Prints the versions of ProntoDB, Python, SQLite and the format on disk, and whether "
+            "'prontodb run --sandbox' is possible."
+        ),
         examples=(("prontodb version --json", "for programs"),),
     ),
     "inspect": Syntax(
@@ -79,15 +85,15 @@ def _plain(value: object) -> str:
     return "none" if value is None else str(value)
 
 
-def _sections(layout: Layout) -> list[str]:
+def _sections(at: Layout) -> list[str]:
     """Check what the file says of jobs and backups; return warnings of what is unknown there."""
     from prontodb.backup.retention import Policy
     from prontodb.jobs import plan
     from prontodb.registry import configuration, grants
 
-    _, of_jobs = plan.schedules_of(configuration.section(layout, "jobs"))
-    grants.rules(layout)
-    backups, of_backups = plan.backups_of(configuration.section(layout, "backups"))
+    _, of_jobs = plan.schedules_of(configuration.section(at, "jobs"))
+    grants.rules(at)
+    backups, of_backups = plan.backups_of(configuration.section(at, "backups"))
     return [*of_jobs, *of_backups, *Policy.parse(backups.retention)[1]]
 
 
@@ -95,9 +101,9 @@ def do_settings_check(args: Args) -> int:
     """Say whether the settings file is right."""
     from prontodb.registry import configuration
 
-    layout = Layout(root(args))
-    _, warnings = configuration.load(layout)
-    warnings += _sections(layout)
+    at = layout(args)
+    _, warnings = configuration.load(at)
+    warnings += _sections(at)
     for warning in warnings:
         output.note(warning)
     if not warnings:
@@ -125,14 +131,14 @@ def do_doctor(args: Args) -> int:
     from prontodb.doctor import examine
     from prontodb.model.clock import Clock
 
-    layout, limits = Layout(root(args)), Limits()
-    _check_may_examine(args, layout)
+    at, limits = layout(args), Limits()
+    _check_may_examine(args, at)
     try:
         place = Place(args)
-        layout, limits = place.layout, place.limits
+        at, limits = place.layout, place.limits
     except ProntoError as error:
         event("settings.refused", reason=str(error))  # one of the findings, and no reason not to look
-    report = examine(layout, limits, Clock(), deep=args.flag("--deep"), repair=args.flag("--repair"))
+    report = examine(at, limits, Clock(), deep=args.flag("--deep"), repair=args.flag("--repair"))
     failed = any(finding.level == "error" for finding in report.findings)
     if args.flag("--json"):
         output.json_line(report.as_dict())
@@ -154,12 +160,14 @@ def do_version(args: Args) -> int:
     from prontodb import __version__
     from prontodb.engine.sqlite.schema import FORMAT
     from prontodb.storage.connection import LIBRARY_VERSION
+    from prontodb.storage.landlock import described
 
     versions = {
         "prontodb": __version__,
         "python": platform.python_version(),
         "sqlite": LIBRARY_VERSION,
         "format": str(FORMAT),
+        "sandbox": described(),
     }
     if args.flag("--json"):
         output.json_line(versions)

@@ -35,8 +35,15 @@ SYNTAX = {
     ),
     "address create": Syntax(
         ("ADDRESS",),
-        about=f"Makes an empty address; one that exists stays as it is. Storing makes it too. {_NAMES}",
-        examples=(("prontodb address create agent1/prod", "ready for its first value"),),
+        ("--encrypt",),
+        about=(
+            "Makes an empty address; one that exists stays as it is. Storing makes it too. With --encrypt, or where "
+            f"the setting encrypt_new says so, it is encrypted from the beginning. {_NAMES}"
+        ),
+        examples=(
+            ("prontodb address create agent1/prod", "ready for its first value"),
+            ("PRONTODB_KEY_FILE=~/.config/prontodb.key prontodb address create agent1/vault --encrypt", "encrypted"),
+        ),
     ),
     "address rename": Syntax(
         ("OLD", "NEW"),
@@ -46,7 +53,11 @@ SYNTAX = {
     "address delete": Syntax(
         ("ADDRESS",),
         ("--yes",),
-        about=f"Deletes an address and all it holds. Asks on a terminal; elsewhere it needs --yes. {_NAMES}",
+        about=(
+            "Deletes an address and all it holds. Asks on a terminal; elsewhere it needs --yes. The key record of an "
+            "encrypted one is destroyed first: nothing can read its backups any more, nor what is left of it on the "
+            f"disk; exported copies of the record, and unencrypted copies, are not covered. {_NAMES}"
+        ),
         examples=(("prontodb address delete agent1/test --yes", "gone"),),
     ),
     "address history": Syntax(
@@ -198,8 +209,10 @@ def do_address_create(args: Args) -> int:
     """Make an empty address."""
     where, place = _wanted(args), Place(args)
     place.allow(ADMIN, where)
-    if not place.lifecycle().create(where):
-        output.note(f"address {where} exists already")
+    sealed = args.flag("--encrypt")
+    if not place.lifecycle().create(where, encrypted=sealed or None):
+        hint = f"; to encrypt it: prontodb address encrypt {where}" if sealed else ""
+        output.note(f"address {where} exists already{hint}")
     return DONE
 
 
@@ -216,14 +229,17 @@ def do_address_delete(args: Args) -> int:
     """Delete an address."""
     where, place = _wanted(args), Place(args)
     place.allow(ADMIN, where)
-    book = _book(place)
+    book, record = _book(place), place.lifecycle().record_of(where)
     if not args.flag("--yes"):
-        answer = output.ask(f"delete address {where} and all it holds? [y/N] ")
+        more = "" if record is None else ", and make its backups unreadable by destroying its key record"
+        answer = output.ask(f"delete address {where} and all it holds{more}? [y/N] ")
         if answer.lower() not in ("y", "yes"):
             output.error(f"address {where} was not deleted; that needs an answer of y, or --yes")
             return ERROR
     if not book.delete(where):
         raise AddressNotFoundError(where)
+    if record is not None:
+        output.note(f"key record {record} of {where} is destroyed: nothing can read backups of it any more")
     _tell_notes(book)
     return DONE
 

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import os
 
+from prontodb.cli.secrets import LazyKeys
 from prontodb.errors import InvalidAddressError, InvalidInputError, shown
 from prontodb.model.address import DEFAULT_NAME, Address, check_name
 from prontodb.model.key import check_key
-from prontodb.model.layout import CONFIG_FILE, REGISTRY, Layout
+from prontodb.model.layout import Layout
 from prontodb.model.limits import Limits
 from prontodb.model.path import key_of, namespace_scope
-from prontodb.model.root import checked_root, root_from
+from prontodb.model.root import checked_root, root_from, sandbox_from
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
     from prontodb.access import Caller
     from prontodb.cli.parsing import Args
     from prontodb.direct import OneShot
-    from prontodb.encryption.keyring import Keyring
     from prontodb.engine.sqlite.lifecycle import Lifecycle
     from prontodb.model.operation import Fence
     from prontodb.model.settings import Settings
@@ -41,6 +40,19 @@ def root(args: Args) -> str:
     return os.path.realpath(path)
 
 
+def layout(args: Args) -> Layout:
+    """Return the layout of the root, with what a sandboxed run around us lays out for its command."""
+    path = root(args)
+    if not os.environ.get("PRONTODB_SANDBOX"):
+        return Layout(path)
+    from prontodb.storage.confined import SANDBOX
+    from prontodb.storage.files import resolved
+
+    found = sandbox_from(os.environ, resolved(path))
+    SANDBOX[:] = [] if found is None else [found]
+    return Layout(path, sandbox=found)
+
+
 def address(args: Args) -> Address:
     """Return the address to act on: options, else PRONTODB_USER and PRONTODB_CURSOR, else the default."""
     return Address(_name(args, "--user", "PRONTODB_USER"), _name(args, "--cursor", "PRONTODB_CURSOR"))
@@ -57,63 +69,6 @@ def _name(args: Args, option: str, variable: str) -> str:
     except InvalidAddressError as error:
         raise InvalidAddressError(f"{error} (from {variable})") from None
     return name
-
-
-class LazyKeys:
-    """The keyring of a root, made when somebody asks for a secret: most commands never do."""
-
-    __slots__ = ("_keyring", "_place")
-
-    def __init__(self, place: Place) -> None:
-        self._place = place
-        self._keyring: Keyring | None = None
-
-    @property
-    def encrypts_new(self) -> bool:
-        """True when addresses that are made are to be encrypted."""
-        asked = os.environ.get("PRONTODB_ENCRYPT")
-        return bool(asked and self.keyring.encrypts_new) or self._place.encrypts_new
-
-    @property
-    def keyring(self) -> Keyring:
-        """The keyring itself."""
-        if self._keyring is None:
-            from prontodb.encryption.keyring import Keyring
-            from prontodb.encryption.sources import Passphrase, encrypts_new_by, source_from
-
-            _leave_no_core()
-            self._keyring = Keyring(
-                self._place.layout.root,
-                source_from(os.environ),
-                encrypts_new=encrypts_new_by(os.environ) or self._place.encrypts_new,
-                asked=Passphrase(ask_passphrase),
-                wait_s=self._place.limits.wait_s,
-            )
-        return self._keyring
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.keyring, name)
-
-
-def ask_passphrase(prompt: str = "passphrase: ") -> str:
-    """Ask for a passphrase on the terminal; `SecretError` where there is none."""
-    import sys
-
-    from prontodb.errors import SecretError
-
-    if sys.stdin is None or not sys.stdin.isatty():
-        raise SecretError("this is encrypted with a passphrase; set PRONTODB_PASSPHRASE, or run it on a terminal")
-    import getpass
-
-    return getpass.getpass(prompt)
-
-
-def _leave_no_core() -> None:
-    """Have no core file written of us from here on, which would hold secrets and values."""
-    import resource
-
-    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
 
 
 def principal(args: Args) -> str | None:
@@ -149,7 +104,8 @@ class Place:
     __slots__ = ("_settings", "caller", "layout", "limits", "principal", "token")
 
     def __init__(self, args: Args) -> None:
-        self.layout = Layout(root(args), LazyKeys(self))
+        plain = layout(args)
+        self.layout = Layout(plain.root, LazyKeys(plain, self), plain.sandbox)
         self.principal, self.token = principal(args), token(args)
         self.caller: Caller | None = None
         self._settings: Settings | None = None
@@ -309,9 +265,9 @@ def _delimiter(args: Args) -> str:
 
 def _has_settings(layout: Layout) -> bool:
     try:
-        os.lstat(layout.path(REGISTRY, CONFIG_FILE))
+        os.lstat(layout.settings_path())
     except FileNotFoundError:
-        return False
+        return layout.sandbox is not None and not os.path.isdir(layout.sandbox)
     except OSError:
         return True  # whoever reads it says what is in the way
     return True

@@ -8,7 +8,7 @@ import sys
 from prontodb.cli import output
 from prontodb.cli.commands import COMMANDS
 from prontodb.cli.parsing import Args, Line, Syntax, UsageError, match
-from prontodb.errors import REFUSALS, InvalidInputError, ProntoError, shown
+from prontodb.errors import REFUSALS, InvalidInputError, ProntoError, SandboxedError, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -95,7 +95,8 @@ def _run(line: Line) -> int:
 
 def _log_denied(args: Args, error: ProntoError) -> None:
     """Keep a call that was denied or refused in the audit's log of those, as far as that can be done."""
-    if not isinstance(error, REFUSALS):
+    # What a sandbox refuses is closed to us, and so is the log.
+    if not isinstance(error, REFUSALS) or isinstance(error, SandboxedError):
         return
     from prontodb.cli.auditing import log_denied
 

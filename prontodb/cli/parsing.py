@@ -73,17 +73,28 @@ OPTIONS: dict[str, str | None] = {
     "--key": "KEY",
     "--session": "SESSION",
     "--denied": None,
+    "--encrypt": None,
+    "--drop-older": None,
+    "--keyring": "NAME",
+    "--with-key-file": "FILE",
+    "--with-command": "COMMAND",
+    "--with-keyring": "NAME",
+    "--with-passphrase": None,
     "--principal": "NAME",
     "--token-file": "FILE",
     "--rights": "RIGHTS",
     "--expires": "TIME",
     "--by": "NAME",
+    "--sandbox": None,
+    "--strict": None,
+    "--allow-read": "PATH",
+    "--allow-write": "PATH",
 }
 """Every option there is; the text is what its value is called, None a switch."""
 
 SHORT = {"-p": "--project", "-n": "--namespace", "-q": "--quiet", "-h": "--help", "-y": "--yes"}
 
-REPEATED = frozenset(("--map", "--skip"))
+REPEATED = frozenset(("--map", "--skip", "--allow-read", "--allow-write"))
 """Options that may stand several times, and all count."""
 
 GLOBAL = frozenset(

@@ -7,6 +7,7 @@ import select
 import signal
 import subprocess
 import time
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from prontodb.cli import output
@@ -24,11 +25,14 @@ from prontodb.storage.lock import ASKED, EVICTED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
     from types import FrameType
 
     from prontodb.engine.sqlite.context import Target
+    from prontodb.model.address import Address
     from prontodb.session.door import Stay
     from prontodb.session.hold import Holding
+    from prontodb.session.sandbox import Sandbox, Wish
     from prontodb.storage.connection import Connection
     from prontodb.work import Work
 
@@ -52,17 +56,24 @@ _FROM_KEYBOARD = (signal.SIGINT, signal.SIGQUIT)
 SYNTAX = {
     "run": Syntax(
         ("COMMAND...",),
-        ("--wait",),
+        ("--wait", "--sandbox", "--strict", "--allow-read", "--allow-write"),
         about=(
             "Runs a command in an exclusive session of the address (--user, --cursor), made when it "
             "does not exist. While it runs nobody else can write there; ProntoDB inside of it, in as many "
             "processes as it likes, uses this session. Signals are passed on, and the exit code is the "
             "command's (128 + N when signal N ended it, 127 when it was not found). When it has "
-            "ended, what it left behind can write no more."
+            "ended, what it left behind can write no more. "
+            "--sandbox: the kernel (Landlock, Linux 6.2 or later) keeps the command, and all that it starts, out "
+            "of every other address of this root, the registry, the backups and the keys; refused where it cannot. "
+            "Folders above the root cannot be listed then, and sudo does not work inside. --strict also closes the "
+            "rest of the file system, but for reading system folders and for the working folder; --allow-read and "
+            "--allow-write open more paths, as often as they are given."
         ),
         examples=(
             ("prontodb --user agent1 --cursor prod run -- python agent.py", "one agent, one address"),
             ("prontodb --user agent1 run --wait 60 -- sh -c 'prontodb incr runs'", "wait up to a minute for it"),
+            ("prontodb --user agent1 run --sandbox -- ./agent", "no other address can be read, whatever it tries"),
+            ("prontodb run --strict --allow-read ~/models -- python agent.py", "nor the rest of the file system"),
         ),
     ),
 }
@@ -72,14 +83,16 @@ def do_run(args: Args) -> int:
     """Run a command in a session of its own."""
     place, where = Place(args), address(args)
     wait_s = args.seconds("--wait", or_zero=True)
-    command = args.words("COMMAND")
+    command, wish = args.words("COMMAND"), _wish(args)
     gate = None if place.caller is None else place.caller.gate(where)
     if gate is not None:
         gate.check_any(WRITE)
     fence = place.fence(where)
     if fence is not None:
         check_fence(place.layout, where, fence)
-        return _run(command, None, os.environ | _identity(place), None)  # in the session of the run around us
+        with _sandboxed(place, where, wish) as sandbox:
+            # In the session of the run around us.
+            return _run(command, None, os.environ | _identity(place), sandbox=sandbox)
     holding = place.holding()
     # Its name, and not its arguments: those may hold secrets.
     program = f"prontodb run {os.path.basename(command[0])}"
@@ -96,7 +109,33 @@ def do_run(args: Args) -> int:
                 "PRONTODB_SESSION": f"{stay.session}:{stay.holder.epoch}",
             }
         )
-        return _run(command, stay, environment, holding, _Upkeep(place, stay))
+        # What a run of another address around us made is not for this one.
+        environment.pop("PRONTODB_SANDBOX", None)
+        with _sandboxed(place, where, wish) as sandbox:
+            return _run(command, stay, environment, holding, _Upkeep(place, stay), sandbox)
+
+
+def _wish(args: Args) -> Wish | None:
+    """Return the sandbox that is asked for; None for none."""
+    read, write, strict = args.texts("--allow-read"), args.texts("--allow-write"), args.flag("--strict")
+    if not strict and not args.flag("--sandbox"):
+        if read or write:
+            raise args.usage_error("--allow-read and --allow-write are for a sandbox: --sandbox or --strict")
+        return None
+    from prontodb.session.sandbox import Wish
+
+    return Wish(strict=strict, read=read, write=write)
+
+
+def _sandboxed(place: Place, where: Address, wish: Wish | None) -> AbstractContextManager[Sandbox | None]:
+    if wish is None:
+        return nullcontext()
+    from prontodb.session.sandbox import Sandbox
+
+    sandbox = Sandbox(place.layout, where, wish)
+    for weakness in sandbox.weaknesses():
+        output.note(weakness)
+    return sandbox
 
 
 def _identity(place: Place) -> dict[str, str]:
@@ -109,26 +148,44 @@ def _run(
     command: list[str],
     stay: Stay | None,
     environment: dict[str, str],
-    holding: Holding | None,
+    holding: Holding | None = None,
     upkeep: _Upkeep | None = None,
+    sandbox: Sandbox | None = None,
 ) -> int:
     output.flush()
     with _Signals() as signals:
         try:
-            child = subprocess.Popen(command, env=environment)  # noqa: S603 - it is what the user asks for
+            child = _started(command, environment, sandbox)
         except FileNotFoundError:
             output.error(f"{shown(command[0])} was not found")
             return NOT_FOUND
         except (OSError, ValueError) as error:
             reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
-            output.error(f"{shown(command[0])} cannot be run: {reason}")
+            hint = "; the sandbox may be in the way: see --allow-read" if sandbox is not None else ""
+            output.error(f"{shown(command[0])} cannot be run: {reason}{hint}")
             return NOT_EXECUTABLE
         watcher = _Watcher(child, stay, holding, upkeep)
         while child.poll() is None:
             for number in signals.next(LOOK_S):
                 watcher.pass_on(number)
             watcher.look()
+            if sandbox is not None:
+                sandbox.keep_up()
         return 128 - child.returncode if child.returncode < 0 else child.returncode
+
+
+def _started(command: list[str], environment: dict[str, str], sandbox: Sandbox | None) -> subprocess.Popen[bytes]:
+    """Start the command, in its sandbox from its first instruction on."""
+    if sandbox is None:
+        return subprocess.Popen(command, env=environment)  # noqa: S603 - it is what the user asks for
+    try:
+        return subprocess.Popen(  # noqa: S603 - as above
+            command,
+            env=environment | sandbox.environment(),
+            preexec_fn=sandbox.enter,  # noqa: PLW1509 - this process has one thread, and `enter` does system calls only
+        )
+    except subprocess.SubprocessError:
+        raise sandbox.failure() from None
 
 
 class _Upkeep:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from prontodb.cli import output
-from prontodb.cli.environment import Place, token
+from prontodb.cli.environment import Place, layout, token
 from prontodb.cli.output import DONE, ERROR
 from prontodb.cli.parsing import Args, Syntax
 from prontodb.errors import InvalidInputError, shown
@@ -133,15 +133,13 @@ def do_token_narrow(args: Args) -> int:
 def do_token_show(args: Args) -> int:
     """Say what a token allows, and whether it is valid."""
     from prontodb import tokens
-    from prontodb.cli.environment import root
     from prontodb.model.clock import Clock
-    from prontodb.model.layout import Layout
 
     text = _given(args)
     claims = tokens.describe(text)
     reason = None
     try:
-        tokens.verify(Layout(root(args)), text, Clock())
+        tokens.verify(layout(args), text, Clock())
     except tokens.RefusedError as error:
         reason = str(error)
     facts: dict[str, object] = {

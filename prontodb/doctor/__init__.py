@@ -12,6 +12,7 @@ from prontodb.doctor.tree import Tree
 from prontodb.doctor.visit import Visit
 from prontodb.engine.sqlite.lifecycle import Lifecycle
 from prontodb.registry.addresses import AddressRegistry
+from prontodb.storage.confined import is_kept_out, sandboxed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,12 +37,15 @@ def examine(
 
     `deep` adds SQLite's whole check, every entry's checksum and the chain of each journal. Never touched: a
     damaged keystore, what is not ours, links, addresses that are missing. Never raises for what it looks at:
-    one damaged address does not stop another. `progress` gets a line for each step.
+    one damaged address does not stop another;
+    but `SandboxedError` in a sandbox, which sees next to nothing. `progress` gets a line for each step.
     """
     visit = Visit(layout, limits, repair=repair, progress=progress or _silent)
     exists = os.path.exists(layout.root)
     visit.say("machine")
     facts = machine.facts(layout.root, exists=exists)
+    if exists and is_kept_out(layout.root):
+        raise sandboxed(layout.root)  # what a sandbox shows is no picture of the root
     if not exists:
         visit.take(machine.problems(facts, unsafe_file_system=False))
         return visit.report(facts)

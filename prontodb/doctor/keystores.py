@@ -126,7 +126,7 @@ class Keystores:
         if self._lifecycle.is_shredded(address):
             return error(
                 f"{address} is encrypted and its key record is gone: nothing can read it",
-                "bring the record back: prontodb keys import FILE; if the address was being deleted: "
+                "bring the record back: prontodb secret import FILE; if the address was being deleted: "
                 f"prontodb address delete {address} --yes",
             )
         return warning(f"{address} was not looked at: {secret}", "run 'prontodb doctor' again with the key")

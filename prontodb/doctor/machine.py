@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from prontodb.doctor.findings import error, warning
 from prontodb.model.limits import MIB
-from prontodb.storage import survey
+from prontodb.storage import landlock, survey
 from prontodb.storage.connection import LIBRARY_VERSION
 from prontodb.storage.files import NETWORK_FILE_SYSTEMS, file_system
 
@@ -35,6 +35,7 @@ def facts(root: str, *, exists: bool) -> dict[str, object]:
         "python": platform.python_version(),
         "sqlite": LIBRARY_VERSION,
         **{name: _version(name) for name in _PACKAGES},
+        "sandbox": landlock.described(),
         "descriptor_limit": survey.descriptor_limit(),
         "root": root,
     }

@@ -18,6 +18,7 @@ from prontodb.model.layout import (
     METADATA_FILE,
     OLD_PREFIX,
     REGISTRY,
+    SANDBOXES,
     Layout,
 )
 from prontodb.registry.index import SET_ASIDE
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
 STALE_S = 3_600
 """A file is published within moments; one staged an hour ago was left by a crash."""
 
-_TOPS = frozenset({ADDRESSES, REGISTRY, "keys", "backups"})
+_TOPS = frozenset({ADDRESSES, REGISTRY, SANDBOXES, "keys", "backups"})
+_OF_RUN = (SANDBOXES, "ID")
 _IN_ADDRESS = frozenset(
     {METADATA_FILE, KEYSTORE_FILE, *(KEYSTORE_FILE + ending for ending in ("-wal", "-shm", "-journal"))}
 )
@@ -64,6 +66,8 @@ class Tree:
                 # Healed as a whole; what lies inside belongs to nobody any more.
                 skipped = found.parts
                 continue
+            if len(found.parts) > len(_OF_RUN) and found.parts[0] == SANDBOXES:
+                continue  # temporary files of a command: whatever it likes; they go when its run ends
             if _is_stranger(found):
                 skipped = found.parts
                 if found.is_file or found.is_folder:

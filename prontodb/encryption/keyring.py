@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from prontodb.encryption import records, sealing
 from prontodb.encryption.records import Keys, Record
-from prontodb.encryption.sources import PASSPHRASE
+from prontodb.encryption.sources import PASSPHRASE, SANDBOX_KEY, RunKey, encrypts_new_by, source_from
 from prontodb.errors import CorruptError, ProntoError, SecretError, shown
 from prontodb.log import event
 from prontodb.model.layout import KEYS, KEYS_LOCK_FILE, Layout
@@ -15,6 +15,8 @@ from prontodb.storage import lock
 from prontodb.storage.files import make_root, open_root
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from prontodb.encryption.sources import KeySource, Stretch
     from prontodb.model.secret import Secret
     from prontodb.storage.files import Folder
@@ -70,7 +72,7 @@ class Keyring:
         except FileNotFoundError:
             raise SecretError(
                 f"key record {record} is gone, and without it nothing opens what it is for: it was destroyed with its "
-                f"address, or is lost; bring it back: prontodb keys import FILE"
+                f"address, or is lost; bring it back: prontodb secret import FILE"
             ) from None
 
     def of_address(self, address: object) -> list[Record]:
@@ -122,6 +124,12 @@ class Keyring:
     def newest(self, record: str) -> Secret:
         """Return the newest secret in a record."""
         return self.keys(self.record(record)).secret()
+
+    def lend(self, secret: Secret, keyring: Keyring) -> None:
+        """Put a record that holds one secret, and none of its other generations, into another keyring."""
+        record = self.record(secret.record)
+        lent = self.keys(record).with_only(secret.generation)
+        keyring._publish(records.sealed(lent, record.address, record.created_at_ms, keyring._source(), None))
 
     # Changing. Each holds one lock, and is old or new after a crash.
 
@@ -250,3 +258,23 @@ def _read(folder: Folder, record: str) -> Record:
     if found.st_size > MAX_RECORD_BYTES:
         raise CorruptError(f"{place} is over {MAX_RECORD_BYTES:,} bytes; it was not read")
     return records.decode(b"".join(folder.chunks(name)), place, record)
+
+
+def keyring_of(
+    layout: Layout,
+    environment: Mapping[str, str],
+    *,
+    source: KeySource | None = None,
+    encrypts_new: bool = False,
+    asked: KeySource | None = None,
+    wait_s: float = 5.0,
+) -> Keyring:
+    """Return the keyring of a root: with the source that was brought, else the one that the environment names.
+
+    Inside of a sandboxed run, whose root is closed, with the one record that the run has laid out for its address.
+    """
+    encrypts_new = encrypts_new or encrypts_new_by(environment)
+    if layout.sandbox is not None and (key := environment.get(SANDBOX_KEY)):
+        return Keyring(layout.sandbox, RunKey(key), encrypts_new=encrypts_new, wait_s=wait_s)
+    source = source or source_from(environment)
+    return Keyring(layout.root, source, encrypts_new=encrypts_new, asked=asked, wait_s=wait_s)

@@ -156,7 +156,7 @@ def _record(fields: dict[str, Any]) -> Record:
 
 
 def _broken(place: str, reason: str) -> CorruptError:
-    return CorruptError(f"{place} is no key record: {reason}; bring it back: prontodb keys import FILE")
+    return CorruptError(f"{place} is no key record: {reason}; bring it back: prontodb secret import FILE")
 
 
 class Keys:

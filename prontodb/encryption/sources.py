@@ -93,13 +93,13 @@ def key_in(data: bytes, where: str) -> bytes:
     if len(data) == KEY_BYTES:
         return _wrapping(data)
     raise SecretError(
-        f"{where} does not hold a key: 64 hex digits, or 32 bytes; make one with: prontodb keys make FILE"
+        f"{where} does not hold a key: 64 hex digits, or 32 bytes; make one with: prontodb secret make FILE"
     )
 
 
 def _wrapping(material: bytes) -> bytes:
     if len(set(material)) < 8:
-        raise SecretError("the key is not random: make one with: prontodb keys make FILE")
+        raise SecretError("the key is not random: make one with: prontodb secret make FILE")
     return blake2b(key=material, person=b"prontodb-wrap", digest_size=KEY_BYTES).digest()
 
 
@@ -213,7 +213,7 @@ class SystemKeyring:
         if not isinstance(found, str):
             raise SecretError(
                 f"the keyring holds no key named {shown(self.name)}; "
-                f"make one with: prontodb keys make --keyring {self.name}"
+                f"make one with: prontodb secret make --keyring {self.name}"
             )
         return key_in(found.encode("utf-8", "replace"), f"the keyring's entry {shown(self.name)}")
 
@@ -289,6 +289,8 @@ class KeyringModule(Protocol):
     def set_password(self, service: str, name: str, password: str) -> None: ...
 
 
+SANDBOX_KEY = "PRONTODB_SANDBOX_KEY"
+"""The variable with the key of a sandboxed run."""
 VARIABLES: dict[str, Callable[[str], KeySource]] = {
     "PRONTODB_KEY_FILE": KeyFile,
     "PRONTODB_KEY_COMMAND": KeyCommand,

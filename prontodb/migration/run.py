@@ -17,7 +17,7 @@ from prontodb.migration.plan import Planning
 from prontodb.migration.source import Taking, check_spelling, checked_path
 from prontodb.model.progress import never
 from prontodb.storage import connection as sqlite
-from prontodb.storage.files import check_can_publish, publish_beside
+from prontodb.storage.beside import check_can_publish, publish_beside
 from prontodb.storage.foreign import INDEX_FILE, SIDE_FILES
 from prontodb.storage.scratch import Scratch
 

@@ -10,6 +10,7 @@ REGISTRY = "registry"
 LOCKS = "locks"
 BACKUPS = "backups"
 KEYS = "keys"
+SANDBOXES = "sandboxes"
 KEYSTORE_FILE = "keystore.db"
 METADATA_FILE = "metadata.json"
 CONFIG_FILE = "global_config.json"
@@ -25,6 +26,8 @@ RETIRED_LOCKS = "retired"
 SESSION_LOCK_ENDING = ".lock"
 REGISTRY_LOCK_FILE = "registry.lock"
 KEYS_LOCK_FILE = "keys.lock"
+SANDBOX_ADDRESS_FILE = "address"
+SANDBOX_TEMPORARY = "tmp"
 
 STAGED_PREFIX = ".new-"
 OLD_PREFIX = ".old-"
@@ -33,7 +36,7 @@ TRASH_PREFIX = ".trash-"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Protocol
+    from typing import Any, Protocol
 
     from prontodb.model.secret import Secret
 
@@ -52,22 +55,26 @@ if TYPE_CHECKING:
         def destroy(self, record: str) -> None: ...
         def of_path(self, folder: str) -> tuple[str, int] | None: ...
         def elsewhere(self, root: str) -> Keys: ...
+        def lend(self, secret: Secret, keyring: Any) -> None: ...
         def is_of(self, record: str, address: object) -> bool: ...
 
 
 class Layout(Value):
     """The paths below one root (an absolute path). Relative forms are tuples of folder names, walked one by one.
 
-    `keys` goes where the paths go: who may open an address knows how.
+    `keys` goes where the paths go: who may open an address knows how. `sandbox` is the private folder of the
+    `prontodb run --sandbox` around this process, which cannot see the registry: the settings lie there, too. None in
+    every other process.
     """
 
-    __slots__ = ("root", "keys")
+    __slots__ = ("root", "keys", "sandbox")
 
     root: str
     keys: Keys | None
+    sandbox: str | None
 
-    def __init__(self, root: str, keys: Keys | None = None) -> None:
-        self._fill(root, keys)
+    def __init__(self, root: str, keys: Keys | None = None, sandbox: str | None = None) -> None:
+        self._fill(root, keys, sandbox)
 
     def user_parts(self, user: str) -> tuple[str, ...]:
         """The folder of a user's addresses."""
@@ -96,6 +103,10 @@ class Layout(Value):
     def jobs_lock_parts(self) -> tuple[str, ...]:
         """The folder of the lock that whoever runs the scheduled jobs holds; a user's name cannot begin so."""
         return (REGISTRY, LOCKS, "@jobs@")
+
+    def settings_path(self) -> str:
+        """The absolute path of the settings file that this process reads."""
+        return self.path(REGISTRY, CONFIG_FILE) if self.sandbox is None else f"{self.sandbox}/{CONFIG_FILE}"
 
     def path(self, *parts: str) -> str:
         """The absolute path of `parts` below the root."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from prontodb.errors import InvalidInputError, shown
+from prontodb.model.layout import SANDBOXES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,3 +31,15 @@ def root_from(environment: Mapping[str, str]) -> str:
     if home := environment.get("HOME"):
         return checked_root(home, "HOME") + "/.local/share/prontodb"
     raise InvalidInputError("no root: name one with --root or open(root), or set PRONTODB_HOME")
+
+
+def sandbox_from(environment: Mapping[str, str], root: str) -> str | None:
+    """Return the private folder of the sandboxed run around us, as PRONTODB_SANDBOX names it; None outside of one.
+
+    `root` is resolved. The folder of another root's run is not ours; only those that a run makes count.
+    """
+    given = environment.get("PRONTODB_SANDBOX")
+    if not given:
+        return None
+    above, _, name = checked_root(given, "PRONTODB_SANDBOX").rpartition("/")
+    return f"{above}/{name}" if above == f"{root}/{SANDBOXES}" and name not in (".", "..") else None

@@ -129,7 +129,7 @@ _RULES: tuple[_Rule, ...] = (
     Range("journal_days", 0, 36_500, "days that changes stay in the journal; never less than a backup has yet to see"),
     Range("journal_records", 0, 10**12, "changes that stay in the journal of one address, however young"),
     Range("undo_days", 0, 36_500, "days that a restore can be undone; the old contents take room until then"),
-    _Switch("encrypt_new", "encrypt every address that is made from now on; needs a key (see 'prontodb help keys')"),
+    _Switch("encrypt_new", "encrypt every address that is made from now on; needs a key (see 'prontodb help secret')"),
     _Switch(
         "inline_reads",
         "read small things on the event loop's own thread, which is faster than asking another",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from prontodb.errors import CorruptError, InvalidSettingsError, NewerFormatError, shown
+from prontodb.errors import CorruptError, InvalidSettingsError, NewerFormatError, UnavailableError, shown
 from prontodb.model.layout import CONFIG_FILE, REGISTRY, REGISTRY_LOCK_FILE
 from prontodb.model.settings import Settings
-from prontodb.storage.files import make_root, open_root, read_json
+from prontodb.storage.files import make_root, open_root, read_bytes, read_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def load(layout: Layout) -> tuple[Settings, list[str]]:
     it.
     """
     try:
-        with open_root(layout.root, REGISTRY) as folder:
+        with _folder(layout) as folder:
             fields = _read(folder)
     except FileNotFoundError:
         return Settings(), []
@@ -40,13 +40,13 @@ def load(layout: Layout) -> tuple[Settings, list[str]]:
             settings = settings.replace(quotas=quotas.parse(fields["quotas"]))
         return settings, warnings
     except InvalidSettingsError as error:
-        raise InvalidSettingsError(f"{shown(layout.path(REGISTRY, CONFIG_FILE))}: {error}") from error
+        raise InvalidSettingsError(f"{shown(layout.settings_path())}: {error}") from error
 
 
 def section(layout: Layout, name: str) -> object:
     """Return a section of the file beside the settings, such as "jobs"; an empty object when it says nothing of it."""
     try:
-        with open_root(layout.root, REGISTRY) as folder:
+        with _folder(layout) as folder:
             fields = _read(folder)
     except FileNotFoundError:
         return {}
@@ -56,7 +56,7 @@ def section(layout: Layout, name: str) -> object:
 def stamp(layout: Layout) -> tuple[int, int, int] | None:
     """Return what changes whenever the file does, without reading it; None when there is none."""
     try:
-        with open_root(layout.root, REGISTRY) as folder:
+        with _folder(layout) as folder:
             found = folder.stat(CONFIG_FILE)
     except FileNotFoundError:
         return None
@@ -100,6 +100,33 @@ def rewrite(layout: Layout, change: Callable[[dict[str, Any]], None], *, purpose
         present = _read(folder) or {"format": FORMAT, "settings": {}}
         change(present)
         folder.publish(CONFIG_FILE, (json.dumps(present, indent=2) + "\n").encode())
+
+
+def _folder(layout: Layout) -> Folder:
+    """Open the folder in which this process finds the settings; in a sandbox, that of the run around it."""
+    if layout.sandbox is None:
+        return open_root(layout.root, REGISTRY)
+    try:
+        return open_root(layout.sandbox)
+    except FileNotFoundError:
+        # The defaults would be a guess: whoever made the sandbox may have allowed less.
+        raise UnavailableError(
+            f"the sandboxed run around this process has ended: {shown(layout.sandbox)}, with its settings, is gone; "
+            "start the command without PRONTODB_SANDBOX"
+        ) from None
+
+
+def copy(layout: Layout, target: Folder) -> None:
+    """Make the settings file of a root the one in `target`, too; where there is none, there is none."""
+    try:
+        with open_root(layout.root, REGISTRY) as folder:
+            data = None if folder.stat(CONFIG_FILE) is None else read_bytes(folder, CONFIG_FILE)
+    except FileNotFoundError:
+        data = None
+    if data is None:
+        target.remove(CONFIG_FILE)
+    else:
+        target.publish(CONFIG_FILE, data)
 
 
 def _read(folder: Folder) -> dict[str, Any] | None:

@@ -35,7 +35,7 @@ __all__ = ["CLOSED_TO_OTHERS", "FILE_MODE", "FOLDER_MODE"]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
     from types import TracebackType
 
 _OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
@@ -67,6 +67,11 @@ def translated(error: OSError, path: str) -> ProntoError:
             f"{place} is not a folder of ours (a link or another kind of file); it was not followed; "
             f"move it away with: {moved_away(path)}"
         )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EBADF):
+        from prontodb.storage import confined
+
+        if confined.is_kept_out(path):
+            return confined.sandboxed(path)
     if error.errno in (errno.EACCES, errno.EPERM):
         return UnavailableError(f"no permission for {place}; run as its owner {_owner_hint(path)}")
     if error.errno in (errno.EMFILE, errno.ENFILE):
@@ -82,13 +87,26 @@ def _owner_hint(path: str) -> str:
     return f"(uid {owner})" + ("" if owner == us else f", or have root give it over: {given_over(path)}")
 
 
+def _entered(path: str, flags: int, name: str, dir_fd: int | None = None) -> Folder:
+    """Open a folder; one that a sandbox lets us pass and not list, only to go through."""
+    try:
+        return Folder(os.open(name, flags, dir_fd=dir_fd), path)
+    except PermissionError as refused:
+        from prontodb.storage.confined import passage
+
+        return Folder(passage(name, flags, dir_fd, refused), path, is_passage=True)
+
+
 class Folder:
-    """An open folder below a root: all work inside goes by its descriptor, so no later swap of a path redirects it."""
+    """An open folder below a root: all work inside goes by its descriptor, so no later swap of a path redirects it.
 
-    __slots__ = ("fd", "path")
+    `is_passage`: a sandbox lets us through to what lies below, and nothing more.
+    """
 
-    def __init__(self, fd: int, path: str) -> None:
-        self.fd, self.path = fd, path
+    __slots__ = ("fd", "is_passage", "path")
+
+    def __init__(self, fd: int, path: str, *, is_passage: bool = False) -> None:
+        self.fd, self.path, self.is_passage = fd, path, is_passage
 
     def __enter__(self) -> Folder:
         return self
@@ -108,17 +126,17 @@ class Folder:
         """Open the folder `name` inside; FileNotFoundError when it does not exist."""
         path = f"{self.path}/{name}"
         try:
-            fd = os.open(name, _OPEN_FOLDER, dir_fd=self.fd)
+            folder = _entered(path, _OPEN_FOLDER, name, self.fd)
         except FileNotFoundError:
             raise
         except OSError as error:
             raise translated(error, path) from error
         try:
-            check_ours(os.fstat(fd), path, fd)
+            check_ours(os.fstat(folder.fd), path, folder.fd)
         except BaseException:
-            os.close(fd)
+            folder.close()
             raise
-        return Folder(fd, path)
+        return folder
 
     def make(self, name: str, *, durable: bool = True) -> Folder:
         """Open the folder `name` inside, created when missing, private from its first moment."""
@@ -136,6 +154,10 @@ class Folder:
 
     def names(self) -> list[str]:
         """Return the names inside, sorted."""
+        if self.is_passage:
+            from prontodb.storage.confined import sandboxed
+
+            raise sandboxed(self.path)
         try:
             return sorted(os.listdir(self.fd))
         except OSError as error:
@@ -279,10 +301,15 @@ class Folder:
             raise UnavailableError(f"{shown(f'{self.path}/{name}')} was filled again while it was removed; try again")
 
     def _opened_to_empty(self, name: str) -> Folder:
-        """Open a folder that need not pass the checks of one that is used."""
+        """Open a folder that need not pass the checks of one that is used, whatever its mode."""
         path = f"{self.path}/{name}"
         try:
-            return Folder(os.open(name, _OPEN_FOLDER, dir_fd=self.fd), path)
+            try:
+                return Folder(os.open(name, _OPEN_FOLDER, dir_fd=self.fd), path)
+            except PermissionError as refused:
+                from prontodb.storage.confined import forced
+
+                return Folder(forced(name, _OPEN_FOLDER, self.fd, refused), path)
         except FileNotFoundError:
             raise
         except OSError as error:
@@ -371,33 +398,6 @@ def kind(found: os.stat_result) -> str:
     return next((name for test, name in kinds if test(found.st_mode)), "something else")
 
 
-def publish_beside(path: str, chunks: Iterable[bytes]) -> None:
-    """Write a private file into a folder that need not be ours: whole or not at all, in the place of a file there."""
-    above, name = os.path.split(path)
-    try:
-        fd = os.open(above, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise translated(error, above) from error
-    with Folder(fd, above) as folder:
-        staged = f".{name[:64]}.{os.urandom(6).hex()}.tmp"
-        with NewFile(folder, staged) as file:
-            for chunk in chunks:
-                file.write(chunk)
-        try:
-            folder.rename(staged, name)
-        except BaseException:
-            folder.remove(staged)
-            raise
-
-
-def check_can_publish(path: str) -> None:
-    """Raise unless a file could be written beside `path`, which is left alone: before long work, and not after it."""
-    above, name = os.path.split(path)
-    trial = f"{above}/.{name[:64]}.{os.urandom(6).hex()}.tmp"
-    publish_beside(trial, ())
-    os.unlink(trial)
-
-
 def _refuse_somebody_elses(folder: Folder, found: os.stat_result) -> None:
     """Refuse a folder open to others that holds other things than ours: using it as a root would close it to them."""
     if found.st_mode & OTHERS_ANY and found.st_uid == os.geteuid():
@@ -412,16 +412,15 @@ def _refuse_somebody_elses(folder: Folder, found: os.stat_result) -> None:
 def open_root(root: str, *parts: str) -> Folder:
     """Open the folder `parts` below `root`, each step checked; FileNotFoundError when one does not exist."""
     try:
-        fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        folder = _entered(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, root)
     except FileNotFoundError:
         raise
     except OSError as error:
         raise translated(error, root) from error
-    folder = Folder(fd, root)
     try:
-        found = os.fstat(fd)
+        found = os.fstat(folder.fd)
         _refuse_somebody_elses(folder, found)
-        check_ours(found, root, fd)
+        check_ours(found, root, folder.fd)
         for part in parts:
             inner = folder.child(part)
             folder.close()
@@ -536,10 +535,21 @@ def read_json(folder: Folder, name: str) -> object:
 
     At most 1 MiB; duplicate fields, NaN and nesting without end are refused with `CorruptError`.
     """
-    if folder.check_file(name) is None:
+    data = read_bytes(folder, name)
+    if data is None:
         return None
     from prontodb.model import strict_json
 
+    try:
+        return strict_json.loads(data)
+    except ValueError as error:
+        raise CorruptError(f"{shown(f'{folder.path}/{name}')} is not valid JSON: {error}") from error
+
+
+def read_bytes(folder: Folder, name: str) -> bytes | None:
+    """Return what a small file holds, at most 1 MiB, or None when there is no such file."""
+    if folder.check_file(name) is None:
+        return None
     path = f"{folder.path}/{name}"
     try:
         fd = os.open(name, _OPEN_FILE, dir_fd=folder.fd)
@@ -551,22 +561,4 @@ def read_json(folder: Folder, name: str) -> object:
         raise translated(error, path) from error
     if len(data) > MAX_JSON_BYTES:
         raise CorruptError(f"{shown(path)} is over {MAX_JSON_BYTES:,} bytes; it was not read")
-    try:
-        return strict_json.loads(data)
-    except ValueError as error:
-        raise CorruptError(f"{shown(path)} is not valid JSON: {error}") from error
-
-
-def raise_descriptor_limit() -> int:
-    """Raise this process's soft limit on open files to the hard one, and return what it is now."""
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-            soft = hard
-        except (OSError, ValueError):
-            # Some systems name a hard limit that they do not grant; the soft one serves.
-            return soft
-    return soft if soft != resource.RLIM_INFINITY else 1_048_576
+    return data

@@ -150,3 +150,18 @@ def kill(process: Process) -> bool:
     finally:
         os.close(fd)
     return True
+
+
+def raise_descriptor_limit() -> int:
+    """Raise this process's soft limit on open files to the hard one, and return what it is now."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+        except (OSError, ValueError):
+            # Some systems name a hard limit that they do not grant; the soft one serves.
+            return soft
+    return soft if soft != resource.RLIM_INFINITY else 1_048_576

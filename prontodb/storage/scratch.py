@@ -29,8 +29,11 @@ class Scratch:
         self.folder, self._held = folder, held
 
     @classmethod
-    def make(cls, place: str | None = None) -> Scratch:
-        """Make one, and remove those that killed processes left in the same place."""
+    def make(cls, place: str | None = None, prefix: str = PREFIX) -> Scratch:
+        """Make one, and remove those that killed processes left in the same place.
+
+        `prefix` is how their names begin; nothing else there is touched.
+        """
         try:
             above = tempfile.gettempdir() if place is None else os.path.realpath(place)
         except OSError as error:
@@ -39,10 +42,10 @@ class Scratch:
             ) from error
         if not os.path.isdir(above):
             raise InvalidInputError(f"{shown(above)} is no folder; name one that exists for the scratch copies")
-        _remove_dead(above)
+        _remove_dead(above, prefix)
         for _ in range(_ATTEMPTS):
             try:
-                path = tempfile.mkdtemp(prefix=PREFIX, dir=above)
+                path = tempfile.mkdtemp(prefix=prefix, dir=above)
             except OSError as error:
                 raise translated(error, above) from error
             try:
@@ -80,10 +83,10 @@ def _remove_empty(path: str) -> None:
         return  # somebody is at it, too, or there is something in it
 
 
-def _remove_dead(above: str) -> None:
+def _remove_dead(above: str, prefix: str) -> None:
     """Remove the scratch folders in a place that nobody holds any more."""
     try:
-        names = [name for name in os.listdir(above) if name.startswith(PREFIX)]
+        names = [name for name in os.listdir(above) if name.startswith(prefix)]
     except OSError:
         return  # a place where one may write and not look
     for name in names:

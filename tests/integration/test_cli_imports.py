@@ -67,7 +67,8 @@ def test_a_write_loads_no_event_loop(filled: Path) -> None:
 
 def test_only_the_chosen_commands_module_is_loaded(filled: Path) -> None:
     ours = {name for name in loaded(filled, "get", "k", "-q") if name.startswith("prontodb.cli.")}
-    assert ours == {f"prontodb.cli.{name}" for name in ("commands", "data", "environment", "main", "output", "parsing")}
+    wanted = ("commands", "data", "environment", "main", "output", "parsing", "secrets")
+    assert ours == {f"prontodb.cli.{name}" for name in wanted}
 
 
 def test_a_read_asks_no_rules_where_there_are_none(filled: Path) -> None:

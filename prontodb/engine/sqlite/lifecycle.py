@@ -311,14 +311,18 @@ class Lifecycle:
 
     def _shred(self, address: Address) -> None:
         """Destroy the key record of an address, if it has one: what is encrypted is gone with it, backups as well."""
-        try:
-            with open_root(self.layout.root, *self.layout.address_parts(address)) as folder:
-                record = ciphers.record_in(self.layout, folder)
-        except FileNotFoundError:
-            return
+        record = self.record_of(address)
         if record is not None:
             ciphers.keys_of(self.layout).destroy(record)
             event("address.shredded", address=address, record=record)
+
+    def record_of(self, address: Address) -> str | None:
+        """Return the key record that belongs to an address; None when it has none."""
+        try:
+            with open_root(self.layout.root, *self.layout.address_parts(address)) as folder:
+                return ciphers.record_in(self.layout, folder)
+        except FileNotFoundError:
+            return None
 
     def is_shredded(self, address: Address) -> bool:
         """True for an encrypted address whose key record is gone: by a deletion that was killed, or lost."""

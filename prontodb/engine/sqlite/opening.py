@@ -48,9 +48,19 @@ LOST_LOGS: list[str] = []
 def open_folder(layout: Layout, address: Address) -> Folder:
     """Open the folder of an address, every step checked; `AddressNotFoundError` when there is none."""
     try:
-        return open_root(layout.root, *layout.address_parts(address))
+        folder = open_root(layout.root, *layout.address_parts(address))
     except FileNotFoundError:
+        from prontodb.storage.confined import is_kept_out, sandboxed
+
+        if is_kept_out(layout.root):
+            raise sandboxed(layout.path(*layout.address_parts(address))) from None
         return _open_replaced(layout, address)
+    if folder.is_passage:
+        from prontodb.storage.confined import sandboxed
+
+        folder.close()
+        raise sandboxed(folder.path)
+    return folder
 
 
 def _open_replaced(layout: Layout, address: Address) -> Folder:

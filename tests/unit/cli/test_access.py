@@ -82,6 +82,9 @@ DENIED: dict[str, tuple[str, ...]] = {
     "address delete": ("address", "delete", "agent/prod", "--yes"),
     "address history": ("address", "history", "agent/prod", "on"),
     "address check": ("address", "check", "agent/prod"),
+    "address encrypt": ("address", "encrypt", "agent/prod"),
+    "address decrypt": ("address", "decrypt", "agent/prod"),
+    "address rekey": ("address", "rekey", "agent/prod"),
     "run": ("--user", "other", "run", "--", "true"),
     "audit verify": ("audit", "verify"),
     "audit show": (*WHERE, "audit", "show"),
@@ -105,6 +108,8 @@ DENIED: dict[str, tuple[str, ...]] = {
     "doctor": ("doctor",),
     "access add": ("access", "add", "agent", "agent/prod", "admin"),
     "access remove": ("access", "remove", "operator", "*", "read,write,admin"),
+    "secret import": ("secret", "import", "/nothing/there"),
+    "secret rotate": ("secret", "rotate", "--with-key-file", "/nothing/there"),
     "token mint": ("token", "mint", "agent/prod", "--by", "agent"),
     "token revoke": ("token", "revoke", "agent/prod"),
 }
@@ -112,6 +117,7 @@ NOTED = ("registry/locks", "registry/denied.log")
 UNGUARDED = {
     "address list", "cursor list", "session list", "session show", "session end",  # show what the caller may know of
     "cursor active", "jobs run", "settings show", "settings check", "version", "inspect", "help",
+    "secret make", "secret list", "secret export",  # make what is no root's; show what the caller may know of
     "access list", "access explain", "token narrow", "token show",  # tell of rules and tokens alone
 }  # fmt: skip
 STDIN = b'{"key": "b.k", "value": "v"}\n'

@@ -59,7 +59,7 @@ def test_version_names_everything_involved(cli: Cli) -> None:
     [versions] = cli.ok("version", "--json").json
     assert versions["prontodb"] == __version__
     assert versions["python"] == platform.python_version()
-    assert set(versions) == {"prontodb", "python", "sqlite", "format"}
+    assert set(versions) == {"prontodb", "python", "sqlite", "format", "sandbox"}
     assert cli.ok("--version").lines == [f"{name} {value}" for name, value in versions.items()]
 
 

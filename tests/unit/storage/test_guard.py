@@ -1,0 +1,56 @@
+"""What a sandbox leaves open: nothing that holds the root, by whatever mount."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from prontodb.errors import InvalidInputError
+from prontodb.storage.guard import Guard, _elsewhere
+
+ROOT = "/srv/data/root"
+HERE = "21 1 8:1 / / rw - ext4 /dev/sda rw"
+
+
+@pytest.mark.parametrize(
+    ("mounts", "closed"),
+    [
+        ([HERE], set()),
+        ([HERE, "22 21 8:2 / /mnt rw - ext4 /dev/sdb rw"], set()),
+        ([HERE, "22 21 8:1 / /all rw - ext4 /dev/sda rw"], {"/all/srv/data/root"}),
+        ([HERE, "22 21 8:1 /srv/data /b rw - ext4 /dev/sda rw"], {"/b/root"}),
+        ([HERE, "22 21 8:1 /srv/data/root /b rw - ext4 /dev/sda rw"], {"/b"}),
+        ([HERE, "22 21 8:1 /srv/data/root/keys /k rw - ext4 /dev/sda rw"], {"/k"}),
+        ([HERE, r"22 21 8:1 /srv /a\040b rw - ext4 /dev/sda rw"], {"/a b/data/root"}),
+        ([HERE, "22 21 8:1 /srv/other /o rw - ext4 /dev/sda rw"], set()),
+        (
+            [HERE, "22 21 8:3 / /srv/data rw - ext4 /dev/sdc rw", "23 21 8:3 /root /r rw - ext4 /dev/sdc rw"],
+            {"/r"},
+        ),
+        (
+            [HERE, "22 21 8:3 / /srv/data/root/keys rw - ext4 /dev/sdc rw", "23 21 8:3 / /r rw - ext4 /dev/sdc rw"],
+            {"/r"},
+        ),
+    ],
+)
+def test_every_mount_that_shows_the_root_is_closed(mounts: list[str], closed: set[str]) -> None:
+    assert _elsewhere(ROOT, mounts) == closed
+
+
+def test_the_root_of_everything_has_nothing_beside_it() -> None:
+    with pytest.raises(InvalidInputError, match="the root is / itself"):
+        Guard("/", [])
+
+
+def test_a_path_is_judged_by_what_it_leads_to(tmp_path: Path) -> None:
+    root, beside = tmp_path / "root", tmp_path / "beside"
+    root.mkdir()
+    beside.mkdir()
+    (tmp_path / "link").symlink_to(root)
+    (tmp_path / "up").symlink_to(tmp_path)
+    guard = Guard(str(root), [])
+    assert guard.check(str(beside), "it") == str(beside)
+    for name in ("root", "link", "up/root", "up", ".", "beside/.."):
+        with pytest.raises(InvalidInputError, match="which stays closed"):
+            guard.check(f"{tmp_path}/{name}", "it")
