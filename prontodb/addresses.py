@@ -112,6 +112,7 @@ class AddressBook:
         self._layout, self._lifecycle, self._registry = layout, lifecycle, registry
         self._clock, self._wait_s = clock or Clock(), wait_s
         self.notes: list[str] = []
+        self._finished: set[Address] = set()
 
     # The list
 
@@ -236,6 +237,7 @@ class AddressBook:
             if row.state == DELETING and here and self._lifecycle.is_shredded(address):
                 # Killed after its key record went: nothing can read it any more.
                 self._lifecycle.finish_deletion(address)
+                self._finished.add(address)
                 here = False
             if row.state == DELETING and not here:
                 self._registry.remove(address)
@@ -382,6 +384,9 @@ class AddressBook:
         # The folders first: what comes or goes after this look is seen by asking again for the odd one out.
         found = folders.measured(self._layout, closed)
         known = self._known(found)
+        for address in self._finished:
+            found.pop(address, None)
+        self._finished.clear()
         for user, reason in closed:
             self._note(f"the addresses of {user} cannot be read: {reason}")
         return self._merged(found, known, {user for user, _ in closed})

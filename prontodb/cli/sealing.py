@@ -113,8 +113,8 @@ SYNTAX = {
         _OTHERS,
         about=(
             "Takes an exported record back ('-': from stdin), sealed anew with the present key. One that is here and "
-            "holds keys which the file has not is never replaced. What the file is sealed with is named like the key, if it is "
-            "another key."
+            "holds keys which the file has not is never replaced. --with-key-file and the others name what the file is "
+            "sealed with, if that is another key."
         ),
         examples=(("prontodb secret import agent1-prod.key.json", "after keys/ was lost, or on another machine"),),
     ),

@@ -16,11 +16,15 @@ from prontodb.model.holder import MODES, Holder, Process, is_session_id
 from prontodb.model.value import Value
 from prontodb.registry.anchors import put
 from prontodb.registry.session_index import session_index
+from prontodb.storage.files import identity
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from prontodb.model.anchor import Anchor
+
+    Left = tuple[Anchor, tuple[int, int] | None]
+    """An anchor that a session leaves, with device and inode of the keystore that it is of."""
     from prontodb.model.layout import Layout
     from prontodb.storage import connection as sqlite
 
@@ -67,6 +71,7 @@ class SessionRegistry:
     """The index of sessions of one root."""
 
     def __init__(self, layout: Layout, *, wait_s: float, one_shot: bool) -> None:
+        self._layout = layout
         self._index = session_index(layout, wait_s=wait_s, one_shot=one_shot)
 
     def rows(self) -> list[SessionRow]:
@@ -74,21 +79,25 @@ class SessionRegistry:
         found = [_row(*columns) for columns in self._index.select(_ALL)]
         return sorted((row for row in found if row is not None), key=lambda row: row.holder.since_ms)
 
-    def update(self, present: Iterable[SessionRow], gone: Iterable[str] = (), anchors: Iterable[Anchor] = ()) -> None:
-        """Write the rows of sessions that live, remove those of others, and keep anchors, in one transaction."""
+    def update(self, present: Iterable[SessionRow], gone: Iterable[str] = (), anchors: Iterable[Left] = ()) -> None:
+        """Write the rows of sessions that live, remove those of others, and keep anchors, in one transaction.
+
+        Not those of keystores that have been replaced, renamed or deleted meanwhile: they would accuse what is there.
+        """
         rows = [_columns(row) for row in present]
         ids = json.dumps(list(gone))
 
         def work(connection: sqlite.Connection) -> None:
             connection.execute(_REMOVE, (ids,)).close()
             connection.executemany(_PUT, rows).close()
-            for anchor in anchors:
-                put(connection, anchor)
+            for anchor, file in anchors:
+                if identity(self._layout.keystore_path(anchor.address)) == file:
+                    put(connection, anchor)
 
         self._index.write(work)
 
     def update_if_possible(
-        self, present: Iterable[SessionRow], gone: Iterable[str] = (), anchors: Iterable[Anchor] = ()
+        self, present: Iterable[SessionRow], gone: Iterable[str] = (), anchors: Iterable[Left] = ()
     ) -> bool:
         """`update`, unless the index cannot be used now: no session fails for its description."""
         try:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from prontodb.model.clock import Clock
     from prontodb.model.layout import Layout
     from prontodb.model.limits import Limits
-    from prontodb.registry.sessions import SessionRegistry
+    from prontodb.registry.sessions import Left, SessionRegistry
     from prontodb.session.door import Door, Stay
     from prontodb.storage.connection import Connection
 
@@ -86,12 +86,12 @@ class Holding:
 
     def _end(self, stay: Stay) -> None:
         epoch, address = stay.holder.epoch, stay.address
-        anchors: list[Anchor] = []
+        anchors: list[Left] = []
 
         def fence(connection: Connection, target: Target, now_ms: int) -> None:
             fencing.evict(connection, target, epoch or 0, now_ms)
             try:
-                anchors.append(Anchor(address, mark_of(connection)[0], now_ms, stay.session))
+                anchors.append((Anchor(address, mark_of(connection)[0], now_ms, stay.session), target.identity))
             except (ProntoError, *sqlite.ERRORS) as error:
                 # The session is ended by now, and must not be ended a second time for want of an anchor.
                 event("session.not_anchored", address=address, session=stay.session, reason=type(error).__name__)

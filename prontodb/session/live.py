@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from prontodb.model.address import Address
     from prontodb.model.clock import Clock
     from prontodb.model.settings import Settings
-    from prontodb.registry.sessions import SessionRegistry
+    from prontodb.registry.sessions import Left, SessionRegistry
     from prontodb.session.door import Attachment, Door, Stay
     from prontodb.turns import Turns
 
@@ -269,7 +269,7 @@ class LiveSessions:
             return
         live.ended = True
         live.keystore.close(reason)
-        anchor: Anchor | None = None
+        anchor: Left | None = None
         try:
             await live.keyspace.withdraw(live.fence)
             if not isinstance(reason, FencedError):
@@ -281,14 +281,14 @@ class LiveSessions:
             self._roll.leave(live.stay.session, anchor)
             event("session.closed", address=live.stay.address, session=live.stay.session)
 
-    async def _anchor(self, live: Live) -> Anchor | None:
+    async def _anchor(self, live: Live) -> Left | None:
         """Return where the history stands at the end of a session; None when that cannot be read now."""
         try:
             mark = await live.keyspace.mark()
         except ProntoError as error:
             event("session.not_anchored", address=live.stay.address, session=live.stay.session, reason=str(error))
             return None
-        return Anchor(live.stay.address, mark, self._clock.wall_ms(), live.stay.session)
+        return Anchor(live.stay.address, mark, self._clock.wall_ms(), live.stay.session), live.keyspace.identity
 
     async def close(self) -> list[str]:
         """End every session, the newest first; return those that could not be ended in time. Shield this."""
@@ -354,7 +354,7 @@ class _Roll:
         self._present: dict[str, SessionRow] = {}
         self._new: set[str] = set()
         self._gone: set[str] = set()
-        self._anchors: list[Anchor] = []
+        self._anchors: list[Left] = []
         self._writing = anyio.Lock()
 
     async def enter(self, address: Address, stay: Stay) -> None:
@@ -363,7 +363,7 @@ class _Roll:
         self._new.add(stay.session)
         await self.flush()
 
-    def leave(self, session: str, anchor: Anchor | None = None) -> None:
+    def leave(self, session: str, anchor: Left | None = None) -> None:
         """Have the row of a session removed with the next write, and in that same commit its anchor kept."""
         if anchor is not None:
             self._anchors.append(anchor)

@@ -522,6 +522,11 @@ class SqliteKeyspace:
         return await (await self._store()).read(transactions.lifetimes)
 
     @property
+    def identity(self) -> tuple[int, int] | None:
+        """Device and inode of the keystore's file."""
+        return self._identity
+
+    @property
     def still_there(self) -> bool:
         """False when the address's path leads elsewhere."""
         return self._current.still_there
