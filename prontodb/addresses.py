@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
-from prontodb.engine.sqlite import folders, inspection, metadata, opening, quotas
+from prontodb.engine.sqlite import ciphers, folders, inspection, metadata, opening, quotas
 from prontodb.engine.sqlite.schema import FORMAT
 from prontodb.errors import (
     BusyError,
@@ -290,7 +290,7 @@ class AddressBook:
         )
         problem, about = None, metadata.Metadata(0, None, {})
         with opening.open_folder(self._layout, address) as folder:
-            keystore = folder.stat(KEYSTORE_FILE)
+            keystore, sealed = folder.stat(KEYSTORE_FILE), ciphers.name_in(self._layout, folder)
             try:
                 about = metadata.read(folder)
             except ProntoError as error:
@@ -313,7 +313,7 @@ class AddressBook:
             wal_bytes=inspection.wal_bytes(self._layout, address),
             lifetimes_ms=facts.lifetimes_ms,
             quotas=used,
-            encryption=about.encryption,
+            encryption=sealed,
             labels=dict(about.labels),
             metadata_problem=problem,
         )
