@@ -223,10 +223,15 @@ class SessionManager:
     async def _reseal(self, address: Address | str, what: str, show: Show, *, drop_older: bool = False) -> ResealReport:
         wanted = as_address(address)
         await self._guard.allow(ADMIN, wanted)
-        await self._engine.release(wanted)
+        await self._let_go(wanted)
         return await self._upkeep.drive(
             lambda stop: self._upkeep.work.resealing(wanted, what, drop_older=drop_older, stop=stop), show
         )
+
+    async def _let_go(self, address: Address) -> None:
+        """Close what is open of an address that is about to be replaced, and write down what its sessions have left."""
+        await self._engine.release(address)
+        await self._live.settled()
 
     async def keep_history(self, address: Address | str, keep: bool = True) -> None:
         """Have the journal of an address keep the values of what is set from now on, or no longer.
@@ -243,7 +248,7 @@ class SessionManager:
         source, target = as_address(old), as_address(new)
         await self._guard.allow(ADMIN, source)
         await self._guard.allow(ADMIN, target)
-        await self._engine.release(source)
+        await self._let_go(source)
         await self._engine.patiently(lambda: self._lifecycle.rename(source, target))
 
     async def delete(self, address: Address | str) -> bool:
@@ -254,6 +259,7 @@ class SessionManager:
         """
         wanted = as_address(address)
         await self._guard.allow(ADMIN, wanted)
+        await self._let_go(wanted)
         return await self._engine.drop(wanted) or await self._engine.patiently(lambda: self._book.forget(wanted))
 
     async def describe(self, address: Address | str) -> AddressReport:
@@ -459,7 +465,7 @@ class SessionManager:
         )
         if root is None:
             for address in restoring.targets:
-                await self._engine.release(address)
+                await self._let_go(address)
 
         def steps(stop: Callable[[], bool]) -> Generator[Progress, None, RestoreReport]:
             restoring.stop = stop
@@ -474,7 +480,7 @@ class SessionManager:
         """
         wanted = as_address(address)
         await self._guard.allow(ADMIN, wanted)
-        await self._engine.release(wanted)
+        await self._let_go(wanted)
         await self._engine.beside(lambda: self._upkeep.work.undo_restore(wanted, redo=redo))
 
     async def migrate(

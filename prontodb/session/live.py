@@ -310,6 +310,10 @@ class LiveSessions:
             raise cancelled
         return [f"{live.stay.session} at {live.stay.address}" for live in self._live.values()]
 
+    async def settled(self) -> None:
+        """Return once what sessions have left is in the registry, as far as that can be used now."""
+        await self._roll.flush()
+
     # Watching over them
 
     async def watch(self) -> None:
