@@ -11,6 +11,7 @@ from benchmarks.scenarios import (
     migration,
     one_shot,
     processes,
+    protection,
     sessions,
     upkeep,
 )
@@ -29,5 +30,6 @@ SCENARIOS: dict[str, Scenario] = {
         upkeep.SCENARIO,
         migration.SCENARIO,
         processes.SCENARIO,
+        protection.SCENARIO,
     )
 }

@@ -56,7 +56,7 @@ def build(stamp: str, lock: int) -> None:
     pip = (str(VENV_PYTHON), "-m", "pip", "--no-input", "install", "--constraint", str(CONSTRAINTS))
     # The pip that comes with Python 3.11 and 3.12 knows neither --group nor --build-constraint.
     run(*pip, "--upgrade", "pip")
-    run(*pip, "--build-constraint", str(CONSTRAINTS), "--group", "dev", "--editable", ".")
+    run(*pip, "--build-constraint", str(CONSTRAINTS), "--group", "dev", "--editable", ".[encryption,keyring]")
     STAMP.write_text(stamp)
 
 
