@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from prontodb.audit.report import AuditReport
+from prontodb.audit.report import FOREIGN, MISSING, AuditReport
 from prontodb.audit.rounds import BUSY_TIMEOUT_MS, Round, incarnation_at
 from prontodb.audit.trail import newest
 from prontodb.audit.witnesses import Witnesses
@@ -60,15 +61,30 @@ class Audits:
         wanted = only or folders.listed(self._layout)
         work = Round(self._layout, witnesses, list(wanted), only=bool(only), stop=stop)
         report = yield from work.steps()
+        if any(finding.kind in (FOREIGN, MISSING) for one in report.addresses for finding in one.findings):
+            report = yield from self._again(report, stop)
         now_ms = self._clock.wall_ms()
         self._registry.add_all(
             [
                 Anchor(one.address, Mark(one.incarnation, one.revision, one.chain), now_ms, VERIFIED)
                 for one in report.addresses
-                if one.is_sound
+                # Of what lies there still: an anchor of what was replaced or deleted meanwhile would accuse it.
+                if one.is_sound and one.is_vouched and incarnation_at(self._layout, one.address) == one.incarnation
             ]
         )
         return AuditReport(addresses=report.addresses, failed=report.failed, notes=tuple(notes), seconds=report.seconds)
+
+    def _again(self, report: AuditReport, stop: Callable[[], bool]) -> Generator[Progress, None, AuditReport]:
+        """Look again at those who seem to be swapped or missing: they may have been replaced or deleted meanwhile."""
+        suspects = {one.address for one in report.addresses if any(f.kind in (FOREIGN, MISSING) for f in one.findings)}
+        witnesses = Witnesses(self._anchors([]), lambda address: incarnation_at(self._layout, address))
+        for source, address, mark, at_ms in self._backed_up([]):
+            witnesses.add(address, mark, source, at_ms)
+        known = witnesses.expected()
+        there = sorted(a for a in suspects if a in known or folders.exists(self._layout, a))
+        again = yield from Round(self._layout, witnesses, there, only=False, known_too=False, stop=stop).steps()
+        kept = tuple(one for one in report.addresses if one.address not in suspects)
+        return replace(report, addresses=tuple(sorted((*kept, *again.addresses), key=lambda one: one.address)))
 
     def _anchors(self, notes: list[str]) -> list[Anchor]:
         try:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from prontodb import log
 from prontodb.errors import ProntoError, shown
+from prontodb.model import strict_json
 from prontodb.model.layout import REGISTRY
 from prontodb.storage.files import FILE_MODE, open_root
 
@@ -96,8 +97,8 @@ def _parsed(data: bytes) -> list[dict[str, object]]:
     found = []
     for line in data.splitlines():
         try:
-            fields = json.loads(line)
-        except (ValueError, RecursionError):
+            fields = strict_json.loads(line)
+        except ValueError:
             continue
         if isinstance(fields, dict):
             found.append(fields)

@@ -93,14 +93,16 @@ class Tally:
     def entry(self, row: Stored) -> Finding | None:
         """Hold one entry against its record; return what is wrong with it."""
         key, value, expires_at, revision, created_at, updated_at = row
-        place = self._hash(key or b"")
+        if key is None:
+            return Finding(ENTRY, _number(revision), None, "the key of an entry is no text: nobody can find it")
+        place = self._hash(key)
         if place is None:
             return None
         self.entries += 1
         should = self._should.pop(place, None)
-        name = shown((key or b"").decode("utf-8", "backslashreplace"))
+        name = shown(key.decode("utf-8", "backslashreplace"))
         if should is None:
-            if isinstance(revision, int) and revision <= self._floor:
+            if isinstance(revision, int) and 0 < revision <= self._floor:
                 self.unseen += 1  # its record is pruned
                 return None
             return Finding(ENTRY, _number(revision), None, f"entry {name} has no record that it could come from")

@@ -66,6 +66,8 @@ class AddressAudit:
     entries: int = 0
     unseen: int = 0
     keyed: bool = False
+    outrun: bool = False
+    """All anchors of it lie in the part that is said to be pruned: nothing outside of the file vouches for it."""
     anchor: Point | None = None
     findings: tuple[Finding, ...] = ()
     notes: tuple[str, ...] = ()
@@ -74,6 +76,11 @@ class AddressAudit:
     def is_sound(self) -> bool:
         """True when nothing was found."""
         return not self.findings
+
+    @property
+    def is_vouched(self) -> bool:
+        """False when the file alone says that its anchors are out of date: then no new one is left."""
+        return not self.outrun
 
     @property
     def since_anchor(self) -> int:

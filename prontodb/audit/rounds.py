@@ -38,7 +38,7 @@ def incarnation_at(layout: Layout, address: Address) -> str | None:
 
 
 class Round:
-    """One round over addresses: those given, else all that there are or that an anchor knows."""
+    """One round over addresses: those given, and with `known_too` (and not `only`) all that an anchor knows."""
 
     def __init__(
         self,
@@ -47,12 +47,13 @@ class Round:
         addresses: Sequence[Address],
         *,
         only: bool,
+        known_too: bool = True,
         stop: Callable[[], bool],
     ) -> None:
         self._layout, self._witnesses, self._only = layout, witnesses, only
         self._stop = stop
         self._expected = witnesses.expected()
-        self._addresses = list(addresses) if only else sorted({*addresses, *self._expected})
+        self._addresses = list(addresses) if only or not known_too else sorted({*addresses, *self._expected})
 
     def steps(self) -> Generator[Progress, None, AuditReport]:
         """Audit one address after the other; one that cannot be read keeps nobody from the next."""

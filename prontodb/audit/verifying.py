@@ -87,10 +87,14 @@ class Verifying:
             floor=floor,
             records=walk.records,
             keyed=bool(self._key),
+            outrun=walk.anchor is None and floor > 0 and bool(self._points_of(incarnation)),
             anchor=walk.anchor,
         )
         if walk.fault is not None:
             return replace(audit, findings=(walk.fault,))
+        torn = auditing.damage(self._connection)
+        if torn is not None:
+            findings.append(Finding(ENTRY, None, None, f"SQLite's own check: {shown(torn)}"))
         entries, unseen = tally.entries, tally.unseen
         for part in range(1, parts):
             tally = yield from self._another_part(part, parts, findings)
@@ -178,6 +182,11 @@ def _first(findings: list[Finding]) -> tuple[Finding, ...]:
 
 def _notes(audit: AddressAudit, unseen: int) -> tuple[str, ...]:
     notes = []
+    if audit.outrun:
+        notes.append(
+            f"its anchors lie in the part that is said to be pruned, up to revision {audit.floor:,}: nothing outside "
+            f"of the file vouches for what it holds; if that was not our pruning, restore it from a backup"
+        )
     if audit.floor:
         notes.append(f"records up to {audit.floor:,} are pruned")
     if unseen:

@@ -51,7 +51,8 @@ def write(data: bytes) -> None:
 
 def line(text: str) -> None:
     """Write text and a line end to stdout."""
-    write(text.encode() + b"\n")
+    # What is no text, such as half of a surrogate pair in a hostile file, is written as its escape.
+    write(text.encode("utf-8", "backslashreplace") + b"\n")
 
 
 def json_line(fields: object) -> None:

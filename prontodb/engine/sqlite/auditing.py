@@ -42,10 +42,10 @@ _AT = f"SELECT {_COLUMNS} FROM journal WHERE rev >= ? ORDER BY rev LIMIT 1"
 _WITHIN_FLOOR = "SELECT rev FROM journal WHERE rev <= (SELECT floor FROM meta) ORDER BY rev LIMIT 1"
 _FLOOR_CHAIN = "SELECT floor_chain FROM meta"
 _STORED = (
-    "SELECT CAST(namespace_key AS BLOB), CASE typeof(value) WHEN 'text' THEN CAST(value AS BLOB) END, "
-    "CASE typeof(ttl_expires_at) WHEN 'integer' THEN ttl_expires_at WHEN 'null' THEN NULL ELSE 0 END, "
-    "CASE typeof(rev) WHEN 'integer' THEN rev END, CASE typeof(created_at) WHEN 'integer' THEN created_at END, "
-    "CASE typeof(updated_at) WHEN 'integer' THEN updated_at END FROM kvstore ORDER BY id"
+    "SELECT CASE typeof(namespace_key) WHEN 'text' THEN CAST(namespace_key AS BLOB) END, CASE typeof(value) WHEN "
+    "'text' THEN CAST(value AS BLOB) END, CASE typeof(ttl_expires_at) WHEN 'integer' THEN ttl_expires_at WHEN 'null' "
+    "THEN NULL ELSE 0 END, CASE typeof(rev) WHEN 'integer' THEN rev END, CASE typeof(created_at) WHEN 'integer' THEN "
+    "created_at END, CASE typeof(updated_at) WHEN 'integer' THEN updated_at END FROM kvstore ORDER BY id"
 )
 
 
@@ -59,6 +59,12 @@ class Page:
     within_floor: int | None
     """The first row that lies where everything is said to be pruned; None as it should be."""
     rows: list[Row]
+
+
+def damage(connection: Connection) -> str | None:
+    """Return what SQLite's own check of pages and indexes finds first; None when nothing is wrong."""
+    found = [text for (text,) in rows(connection, "PRAGMA integrity_check") if text != "ok"]
+    return str(found[0]) if found else None
 
 
 def key_of(connection: Connection) -> bytes:

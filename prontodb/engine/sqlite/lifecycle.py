@@ -233,7 +233,7 @@ class Lifecycle:
     def create_held(self, address: Address, *, encrypted: bool | None = None) -> bool:
         """`create` for a caller who holds the lock of the address already."""
         with self.hold_creation(address.user, f"create {address}"):
-            folders.remove_remains(self.layout, address)
+            self._finish_off(address)
             if folders.exists(self.layout, address):
                 return False
             self._build(address, None, encrypted)
@@ -245,10 +245,17 @@ class Lifecycle:
         """Make a new address whose keystore `fill(folder, secret)` writes into before anybody can see it."""
         self.prepare_root()
         with self.hold_all(f"create {address}", address):
-            folders.remove_remains(self.layout, address)
+            self._finish_off(address)
             if folders.exists(self.layout, address):
                 raise AddressExistsError(f"address {address} exists already")
             self._build(address, fill, encrypted)
+
+    def _finish_off(self, address: Address) -> None:
+        """Finish what a crash left of an address that is about to be made: a deletion has its end in the registry."""
+        trashed = folders.is_trashed(self.layout, address)
+        folders.remove_remains(self.layout, address)
+        if trashed and self._registrar is not None and not folders.exists(self.layout, address):
+            self._registrar.deleted(address)
 
     def _build(
         self, address: Address, fill: Callable[[str, Secret | None], None] | None, encrypted: bool | None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prontodb.errors import QuotaExceededError
 from prontodb.log import event
-from prontodb.storage.connection import one, rows
+from prontodb.storage.connection import one
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,14 +26,8 @@ beginning to write."""
 NEAR: dict[tuple[str, str], str] = {}
 """What was told of quotas that are nearly used up, by path and quota: once, until they are left again."""
 
-# A row is one change at least, so that more rows than the limit cannot all be within it. Expired entries that a sweep
-# took away are nobody's writing; a row holds nothing else then.
-_RECENT = (
-    "FROM (SELECT at, rev, first_rev, records FROM journal ORDER BY rev DESC LIMIT ?) "
-    "WHERE at > ? AND at < ? AND substr(records, 1, 10) <> '[[\"expire\"'"
-)
-_COUNT = f"SELECT coalesce(sum(rev - first_rev + 1), 0) {_RECENT}"
-_EACH = f"SELECT at, rev - first_rev + 1 {_RECENT} ORDER BY at"
+# Expired entries that a sweep took away are nobody's writing; a row holds nothing else then.
+_RECENT = "SELECT at, rev - first_rev + 1, substr(records, 1, 10) = '[[\"expire\"' FROM journal ORDER BY rev DESC"
 
 
 def used_bytes(connection: Connection) -> int:
@@ -57,12 +51,29 @@ class Rate:
     for longer than two seconds for moments that are still to come.
     """
 
-    __slots__ = ("_connection", "_limit", "_now_ms", "_span", "_used")
+    __slots__ = ("_connection", "_limit", "_now_ms", "_recent", "_used")
 
     def __init__(self, connection: Connection, limit: int, now_ms: int) -> None:
         self._connection, self._limit, self._now_ms = connection, limit, now_ms
-        self._span = (limit + OUT_OF_ORDER, now_ms - WINDOW_MS, now_ms + WINDOW_MS)
-        self._used: int = one(connection, _COUNT, self._span)[0]
+        self._recent = self._read()
+        self._used = sum(count for _, count in self._recent)
+
+    def _read(self) -> list[tuple[int, int]]:
+        """Return when the changes of this window were made and how many at a time, the newest first."""
+        found: list[tuple[int, int]] = []
+        early = 0
+        cursor = self._connection.execute(_RECENT)
+        try:
+            for at, count, is_sweep in cursor:
+                if not self._now_ms - WINDOW_MS < at < self._now_ms + WINDOW_MS:
+                    early += 1
+                    if early > OUT_OF_ORDER:
+                        break
+                elif not is_sweep:
+                    found.append((at, count))
+        finally:
+            cursor.close()
+        return found
 
     def check(self, changes: int) -> None:
         """Raise `QuotaExceededError` when so many changes more are too many now."""
@@ -77,7 +88,7 @@ class Rate:
 
     def _retry_after_s(self, changes: int) -> float:
         used = self._used
-        for at, count in rows(self._connection, _EACH, self._span):
+        for at, count in sorted(self._recent):
             used -= count
             if used + changes <= self._limit:
                 return float(max(at + WINDOW_MS - self._now_ms, 1) / 1_000)

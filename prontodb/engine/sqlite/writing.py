@@ -11,7 +11,7 @@ from _blake2 import blake2b
 
 from prontodb.denials import denied
 from prontodb.engine.sqlite.context import Target
-from prontodb.engine.sqlite.quotas import WAL_BYTES, Rate, used_bytes
+from prontodb.engine.sqlite.quotas import Rate, used_bytes
 from prontodb.engine.sqlite.schema import CHAIN_BYTES
 from prontodb.engine.sqlite.transactions import HISTORY, LIFETIME, checksum, expired
 from prontodb.errors import (
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 MAX_RECORDS = 1_000
 """Changes in one journal row; a larger commit writes several rows."""
 
+ROOM_EACH = 200
+"""Bytes that an entry takes beside its text: its columns, its place in two trees, its record."""
 SWEPT_FOR_ROOM = 2_000
 """Expired entries that a write near a quota deletes at most."""
 
@@ -179,11 +181,15 @@ class Group:
     def _room_bytes(self, characters: int) -> int | None:
         """Return how much the file may still grow; None when that cannot matter to these batches."""
         most = self.limits.max_keystore_bytes
-        # The file lags behind what its WAL holds, and four bytes a character is the most UTF-8 takes: far from the
-        # quota nothing needs to be asked of SQLite.
-        if most is None or self.target.size_bytes + WAL_BYTES + 4 * characters <= most:
+        if most is None:
             return None
-        return most - used_bytes(self.connection)
+        # Four bytes a character is the most UTF-8 takes, and with the history kept each value is stored twice.
+        room = most - used_bytes(self.connection)
+        return None if room > 8 * characters + ROOM_EACH * MAX_RECORDS else room
+
+    def _taken(self, key: str, value: str) -> int:
+        """Return how many bytes an entry may take: its key stands in the table, its index and the journal."""
+        return len(value.encode()) * (2 if self.context.history else 1) + 3 * len(key.encode()) + ROOM_EACH
 
     def _learn(self, keys: Iterable[str]) -> None:
         for key in keys:
@@ -248,7 +254,7 @@ class Group:
                         records.append(("del", key))
                     continue
             if room is not None:
-                room -= len(op.value.encode()) + len(key)
+                room -= self._taken(key, op.value)
                 if room < 0:
                     raise QuotaExceededError("max_keystore_bytes", self.limits.max_keystore_bytes or 0)
             revision += 1
@@ -337,6 +343,14 @@ class Group:
         self._run("DELETE FROM revoked WHERE session IN (SELECT value FROM json_each(?))", (_to_json(list(sessions)),))
         self.context.revoked = tuple(set(self.context.revoked) - set(sessions))
         self.changed = True
+
+    def check_room_for(self, namespace: str) -> None:
+        """Raise when a lifetime would pass the size or the rate of the address."""
+        most, per_second = self.limits.max_keystore_bytes, self.limits.writes_per_second
+        if most is not None and used_bytes(self.connection) + self._taken(namespace, "") > most:
+            raise QuotaExceededError("max_keystore_bytes", most)
+        if per_second is not None:
+            Rate(self.connection, per_second, self.now_ms).check(1)
 
     def set_lifetime(self, namespace: str, ttl_ms: int | None, session: str) -> None:
         """Write the default lifetime of a namespace and its record."""
@@ -459,6 +473,8 @@ def set_lifetime(
     def work(group: Group) -> None:
         group.check_fence(fence)
         if ttl_ms is not None or namespace in group.context.lifetimes:
+            if ttl_ms is not None:
+                group.check_room_for(namespace)
             group.set_lifetime(namespace, ttl_ms, fence.author)
 
     transact(connection, target, now_ms, work)
