@@ -6,7 +6,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from prontodb.doctor.findings import REPAIR, error, warning
-from prontodb.engine.sqlite import folders, inspection
+from prontodb.engine.sqlite import belonging, ciphers, folders, inspection
 from prontodb.engine.sqlite.upkeep import WAL_BOUND_BYTES
 from prontodb.errors import BusyError, CorruptError, NewerFormatError, ProntoError, SecretError
 
@@ -123,11 +123,17 @@ class Keystores:
 
     def _sealed(self, address: Address, secret: SecretError) -> Problem:
         """Name an encrypted keystore that cannot be opened: its record is gone, or nobody brought the key."""
-        if self._lifecycle.is_shredded(address):
+        if belonging.is_shredded(self._layout, address):
             return error(
                 f"{address} is encrypted and its key record is gone: nothing can read it",
                 "bring the record back: prontodb secret import FILE; if the address was being deleted: "
                 f"prontodb address delete {address} --yes",
+            )
+        named = belonging.named_by(self._layout, address)
+        if named is not None and not ciphers.keys_of(self._layout).is_of(named, address):
+            # Of damage and of another's record the keystore knows nothing: nothing here must make anybody delete it.
+            return error(
+                f"{address} was not looked at: {secret}", "its keystore may be whole: mend what is named first"
             )
         return warning(f"{address} was not looked at: {secret}", "run 'prontodb doctor' again with the key")
 
