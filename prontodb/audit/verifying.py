@@ -185,7 +185,8 @@ def _notes(audit: AddressAudit, unseen: int) -> tuple[str, ...]:
     if audit.outrun:
         notes.append(
             f"its anchors lie in the part that is said to be pruned, up to revision {audit.floor:,}: nothing outside "
-            f"of the file vouches for what it holds; if that was not our pruning, restore it from a backup"
+            f"of the file vouches for what it holds; if that was our pruning, say so: prontodb audit accept "
+            f"{audit.address}; if not, restore it from a backup"
         )
     if audit.floor:
         notes.append(f"records up to {audit.floor:,} are pruned")
