@@ -1,8 +1,9 @@
-"""`audit verify` and those who know how it works: what slips past it, what it must not accuse, what others do meanwhile."""
+"""`audit verify` and those who know how it works: what slips past it, and what it must not accuse."""
 
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,7 @@ from prontodb.model.clock import Clock
 from prontodb.model.layout import Layout
 from prontodb.model.progress import Progress
 from prontodb.registry.anchors import AnchorRegistry
-from tests.audits import ADDRESS, accusations, file_of, looked, recorded, tampered
+from tests.audits import ADDRESS, accusations, file_of, looked, recorded, swapped, tampered
 from tests.parts import Parts, fill
 from tests.roots import python
 from tests.unit.cli.harness import Cli
@@ -103,6 +104,73 @@ async def test_a_floor_moved_past_all_anchors_is_told_each_time_and_leaves_no_an
     # Who knows better says so, and then it goes on from there.
     cli.ok("audit", "accept", ADDRESS, "--yes")
     assert "its anchors lie" not in cli.ok("audit", "verify", ADDRESS).err
+
+
+# What only the file says
+
+
+async def test_a_checksum_edited_by_hand_is_named_with_and_without_its_record(kept: Path, cli: Cli) -> None:
+    tampered(kept, "UPDATE kvstore SET checksum = checksum + 1 WHERE rev = 2")
+    assert findings(cli) == [(ENTRY, 2)]
+    tampered(
+        kept,
+        "UPDATE meta SET floor = 2, floor_chain = (SELECT chain FROM journal WHERE rev = 2)",
+        "DELETE FROM journal WHERE rev <= 2",
+    )
+    assert findings(cli) == [(ENTRY, 2)]
+
+
+@pytest.mark.parametrize(
+    ("edit", "revision"),
+    [
+        ("UPDATE meta SET history = 1", 7),
+        ("DELETE FROM namespace_ttl WHERE namespace = 'p.n'", 8),
+        ("UPDATE namespace_ttl SET ttl_ms = 5", 8),
+        ("INSERT INTO namespace_ttl VALUES ('other', 5)", None),
+        ("UPDATE meta SET token_epoch = -1", None),
+        ("UPDATE meta SET audit = 7", None),
+    ],
+)
+async def test_what_the_keystore_says_of_itself_is_held_against_its_records(
+    kept: Path, cli: Cli, edit: str, revision: int | None
+) -> None:
+    cli.ok("address", "history", ADDRESS, "on")
+    cli.ok("address", "history", ADDRESS, "off")
+    cli.ok("create-cache", "p.n", "15m", "--user", "agent", "--cursor", "test")
+    assert findings(cli) == []
+    tampered(kept, edit)
+    assert findings(cli) == [(ENTRY, revision)]
+
+
+async def test_settings_whose_records_are_pruned_accuse_nobody(kept: Path, cli: Cli) -> None:
+    cli.ok("address", "history", ADDRESS, "on")
+    cli.ok("create-cache", "p.n", "15m", "--user", "agent", "--cursor", "test")
+    fill(kept, ADDRESS, {"last": "1"})
+    tampered(
+        kept,
+        "UPDATE meta SET floor = 7, floor_chain = (SELECT chain FROM journal WHERE rev = 7)",
+        "DELETE FROM journal WHERE rev <= 7",
+    )
+    assert findings(cli) == []
+
+
+async def test_without_anchors_a_keystore_that_no_backup_knows_is_told_and_gets_no_anchor(kept: Path, cli: Cli) -> None:
+    await recorded(kept, address=OTHER)
+    cli.ok("backup", "create")
+    shutil.rmtree(kept / "registry")
+    swapped(kept, ADDRESS, OTHER)
+    for address in (ADDRESS, OTHER):
+        tampered(kept, "UPDATE meta SET incarnation = randomblob(16)", address=address)
+    for _ in range(2):
+        said = cli.ok("audit", "verify").err
+        assert f"(its history is that of {OTHER})" in said
+        assert f"(its history is that of {ADDRESS})" in said
+        assert f"prontodb audit accept {ADDRESS}" in said
+    assert anchors(kept) == []
+    # As what was restored or made anew and lost its anchors looks the same, who knows says so.
+    for address in (ADDRESS, OTHER):
+        cli.ok("audit", "accept", address, "--yes")
+    assert "another keystore" not in cli.ok("audit", "verify").err
 
 
 # What others do meanwhile
