@@ -157,7 +157,7 @@ def test_what_the_log_holds_counts_for_the_size_however_small_the_file_is(store:
     most = 75_000_000  # far above the file, so that only its log says how much there is
     tight = limited(store, max_keystore_bytes=most)
     reader = store.another()
-    reader.connection.execute("BEGIN").close()
+    reader.connection.execute("BEGIN DEFERRED").close()
     reader.values()
     with pytest.raises(QuotaExceededError):
         for number in range(100):
