@@ -36,6 +36,15 @@ def left_by_crashes(lifecycle: Lifecycle) -> Iterator[Problem]:
             return "; ".join(lifecycle.heal(address, wait_s=0)) or f"{address} was healed by somebody else"
 
         yield warning(f"a crash left addresses/{address.user}/{name}", REPAIR, heal)
+    for address in dict.fromkeys(lifecycle.due()):
+
+        def settle(address: Address = address) -> str:
+            lifecycle.settle()
+            if address in lifecycle.due():
+                raise BusyError(f"the anchors of {address} cannot follow now: the registry is in use; try again")
+            return f"the anchors of {address} follow what was done to it"
+
+        yield warning(f"the anchors of {address} have still to follow what was done to it", REPAIR, settle)
 
 
 def registry(book: AddressBook) -> Iterator[Problem]:

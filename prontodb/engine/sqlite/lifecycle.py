@@ -45,20 +45,29 @@ if TYPE_CHECKING:
         def created(self, address: Address, at_ms: int | None) -> None:
             """The address exists since `at_ms`; None: as far as is known already."""
 
-        def deleting(self, address: Address) -> None:
+        def deleting(self, address: Address, mark: Mark | None, at_ms: int) -> None:
             """The address is about to go."""
 
         def deleted(self, address: Address) -> None:
             """The address is gone."""
 
-        def renaming(self, old: Address, new: Address) -> None:
+        def renaming(self, old: Address, new: Address, mark: Mark | None, at_ms: int) -> None:
             """`old` is about to become `new`."""
 
         def renamed(self, old: Address, new: Address) -> None:
             """`old` is `new` now."""
 
+        def placing(self, address: Address, mark: Mark, at_ms: int) -> None:
+            """Another keystore is about to be put there."""
+
         def placed(self, address: Address, mark: Mark, at_ms: int) -> None:
             """Another keystore lies at the address now, on purpose: there its history stands."""
+
+        def due(self) -> list[Address]:
+            """The addresses whose change is not noted yet, though nobody is at it any more."""
+
+        def settle(self, where_is: Callable[[Address], str | None]) -> int:
+            """Make up for what was done and not noted: by a kill, or since the registry was locked."""
 
 
 FAILPOINT: list[Callable[[str], None]] = []
@@ -301,7 +310,8 @@ class Lifecycle:
             found = folders.exists(self.layout, address)
             records = belonging.records_of(self.layout, address)
             if found and self._registrar is not None:
-                self._registrar.deleting(address)
+                self.settle()
+                self._registrar.deleting(address, self._mark_of(address), self._clock.wall_ms())
             step("delete.marked")
             self._shred(address, records)
             step("delete.shredded")
@@ -376,7 +386,8 @@ class Lifecycle:
                 ciphers.keys_of(self.layout).renaming(record, old, new)
             step("rename.recorded")
             if self._registrar is not None:
-                self._registrar.renaming(old, new)
+                self.settle()
+                self._registrar.renaming(old, new, self._mark_of(old), self._clock.wall_ms())
             step("rename.marked")
             folders.move(self.layout, old, new)
             step("rename.moved")
@@ -431,6 +442,7 @@ class Lifecycle:
                 with self.hold_creation(address.user, f"{purpose} {address}"):
                     if not folders.exists(self.layout, address):
                         folders.check_no_twin(self.layout, address)
+                    self.tell_placing(address, staged.folder, secret)
                     old = staged.replace(self._clock.wall_ms(), lambda: step("restore.aside"))
             except BaseException:
                 if folders.exists(self.layout, address):
@@ -459,6 +471,50 @@ class Lifecycle:
             return ciphers.secret_for_restore(self.layout, address, None, now_ms, like)
         with folder:
             return ciphers.secret_for_restore(self.layout, address, folder, now_ms, like)
+
+    def _mark_of(self, address: Address) -> Mark | None:
+        """Return where the history at an address stands; None when that cannot be read."""
+        from prontodb.engine.sqlite.snapshot import mark_of
+
+        try:
+            mark, _ = opening.read(self.layout, address, mark_of, busy_timeout_ms=round(self._wait_s * 1_000))
+        except ProntoError:
+            return None
+        return mark
+
+    def due(self) -> list[Address]:
+        """Return the addresses whose change the registry does not know of, though nobody is at it any more."""
+        return [] if self._registrar is None else self._registrar.due()
+
+    def settle(self) -> int:
+        """Have the registry follow what was done to addresses and not noted; return how many changes those were."""
+        from prontodb.engine.sqlite.snapshot import incarnation_at
+
+        if self._registrar is None:
+            return 0
+        return self._registrar.settle(lambda address: incarnation_at(self.layout, address))
+
+    def tell_placing(self, address: Address, folder: Folder, secret: Secret | None) -> None:
+        """Tell which keystore is about to be put at an address: a kill right after must not make it look swapped."""
+        from prontodb.engine.sqlite.snapshot import mark_in
+
+        if self._registrar is None:
+            return
+        self.settle()
+        try:
+            mark = mark_in(folder, secret)
+        except ProntoError as error:
+            event("address.not_anchored", address=address, reason=str(error))
+        else:
+            self._registrar.placing(address, mark, self._clock.wall_ms())
+
+    def _tell_placing_kept(self, address: Address, folder: Folder) -> None:
+        try:
+            secret = ciphers.secret_in(self.layout, folder)
+        except ProntoError as error:
+            event("address.not_anchored", address=address, reason=str(error))
+        else:
+            self.tell_placing(address, folder, secret)
 
     def tell_placed(self, address: Address) -> None:
         """Tell where the history of what was put at an address stands: else it would look as if swapped by hand."""
@@ -491,9 +547,11 @@ class Lifecycle:
             if staged is None:
                 return False
             try:
+                self._tell_placing_kept(address, staged.folder)
                 staged.replace(self._clock.wall_ms(), lambda: step("undo.aside"), undone=not redo)
             finally:
                 staged.close()
+            step("undo.placed")
             if self._registrar is not None:
                 self._registrar.created(address, folders.created_at_ms(self.layout, address))
                 self.tell_placed(address)
