@@ -392,7 +392,7 @@ def remains_of(layout: Layout, address: Address) -> list[str]:
             names = _folder_names(user)
     except FileNotFoundError:
         return []
-    return [name for owner, name in _remains_among(address.user, names) if owner == address]
+    return [name for whose, name in _remains_among(address.user, names) if whose == address]
 
 
 def _remains_among(user: str, names: list[str]) -> Iterator[tuple[Address, str]]:
