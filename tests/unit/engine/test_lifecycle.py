@@ -246,7 +246,7 @@ def test_a_killed_renaming_leaves_the_old_name_or_the_new_one(root: Path, step: 
     with killed_at(step):
         Parts(root).lifecycle.rename(ONE, OTHER)
     parts = Parts(root)
-    name = "agent1/prod" if step in ("rename.recorded", "rename.marked") else "agent2/test"
+    name = "agent1/prod" if step in RENAMING[:2] else "agent2/test"
     assert parts.listed() == {name: "active"}
     assert value(root, name, "k") == "v"
     assert [row.created_at_ms for row in parts.registry.rows()] == [created_at_ms]

@@ -320,12 +320,13 @@ async def test_a_write_cancelled_while_its_store_stops_ends(ks: Keystore, gate: 
     await block(ks, gate)
     tasks = [asyncio.create_task(ks.set("a", "1")) for _ in range(2)]
     await until(lambda: len(store_of(ks)._waiting) == 2)
-    keyspace_of(ks)._engine._close_store(store_of(ks))
+    closing = cast("SqliteKeyspace", ks._keyspace)._engine._close_store(store_of(ks))
     tasks[0].cancel()
     assert "nothing was written" in await cancelled_note(tasks[0])
     with pytest.raises(ClosedError):
         await tasks[1]
     gate.open()
+    await closing
 
 
 async def test_setting_a_lifetime_tells_its_outcome_too(ks: Keystore, gate: Gate) -> None:
