@@ -22,7 +22,6 @@ from types import FrameType
 HEARTBEAT_S = 30.0
 LOOK_S = 0.5  # how often it is asked whether a pytest ended: a process that outlives it may keep its pipe open
 ENDING_S = 10.0  # for an interrupted pytest to say what failed so far; CI kills us 30 s after its signal
-STUCK_S = 240  # after so long in one test, pytest prints the stacks of all its threads
 NOTHING_COLLECTED = 5
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -47,7 +46,7 @@ class _Run:
         self._report: list[str] | None = None  # the lines from the first heading on
         self._percent, self._test = 0, ""
         self._started_at = self._test_at = time.monotonic()
-        own = ["-p", "no:cacheprovider", f"--basetemp={place}", "-o", f"faulthandler_timeout={STUCK_S}"]
+        own = ["-p", "no:cacheprovider", f"--basetemp={place}"]
         # In a session of its own: its children are found by it, and a signal to us is ours to hand on.
         self.process = subprocess.Popen(
             [sys.executable, "-m", "pytest", "--verbose", *own, *args],
