@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -200,6 +201,28 @@ def test_a_killed_deletion_is_finished_by_the_next_one(root: Path, step: str) ->
     assert parts.registry.rows() == []
     assert folders.remains(parts.layout) == []
     assert is_clean(root)
+
+
+@pytest.mark.parametrize("step", DELETING)
+def test_what_is_left_of_one_address_is_found_without_a_look_at_any_other_user(
+    root: Path, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for address in (ONE, OTHER):
+        fill(root, str(address), {"k": "v"})
+        with killed_at(step):
+            Parts(root).lifecycle.delete(address)
+    layout, looked_into = Parts(root).layout, []
+    left = folders.remains(layout)
+    assert left == [] or {address for address, _ in left} == {ONE, OTHER}
+
+    def noted(descriptor: int) -> Any:
+        looked_into.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        return listed(descriptor)
+
+    listed = os.scandir
+    monkeypatch.setattr(os, "scandir", noted)
+    assert folders.remains_of(layout, ONE) == [name for address, name in left if address == ONE]
+    assert set(looked_into) <= {str(root / "addresses" / ONE.user)}
 
 
 @pytest.mark.parametrize("step", DELETING)
