@@ -262,12 +262,26 @@ def _named(keyring: Keyring, name: str) -> Record:
     return found[0]
 
 
+def _allowed(place: Place, keyring: Keyring, name: str) -> Record:
+    """Return the record that is meant; who may not have it is not told whether there is one."""
+    if not is_record_id(name):
+        place.allow(ADMIN, Address.parse(name))
+        return _named(keyring, name)
+    try:
+        record = _named(keyring, name)
+    except ProntoError:
+        place.allow(ADMIN)
+        raise
+    if place.caller is not None and not place.caller.may(ADMIN, record.address):
+        place.allow(ADMIN)
+    return record
+
+
 def do_secret_export(args: Args) -> int:
     """Export a key record."""
     place = Place(args)
     keyring = _keyring(place)
-    record = _named(keyring, args.word("RECORD|ADDRESS"))
-    place.allow(ADMIN, record.address)
+    record = _allowed(place, keyring, args.word("RECORD|ADDRESS"))
     data = keyring.exported(record, _other(args, "new passphrase"))
     path = args.text("--output")
     if path is None:

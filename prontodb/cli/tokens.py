@@ -56,6 +56,18 @@ SYNTAX = {
 }
 
 
+def regular_file(path: str, most: int) -> bytes:
+    """Return up to `most` bytes of a regular file; `ValueError` for anything else, which might be waited for for ever."""
+    import os
+    import stat
+
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    with open(fd, "rb") as file:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise ValueError("it is no regular file; pipe it in and name it '-'")
+        return file.read(most)
+
+
 def read_token(path: str) -> str:
     """Return the token in a file, or with '-' in stdin."""
     import os
@@ -66,8 +78,7 @@ def read_token(path: str) -> str:
 
             data = stdin().read(MAX_TOKEN_BYTES + 1)
         else:
-            with open(path, "rb") as file:
-                data = file.read(MAX_TOKEN_BYTES + 1)
+            data = regular_file(path, MAX_TOKEN_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
         raise InvalidInputError(f"cannot read the token from {shown(path)}: {reason}") from error
@@ -98,7 +109,7 @@ def do_token_mint(args: Args) -> int:
     if by is None:
         raise args.usage_error("a token names who issues it: --by NAME, or --principal NAME")
     if place.caller is not None:
-        place.caller.refuse_token("minting a token")
+        place.caller.refuse_token("minting a token", where)
     place.allow(ADMIN, where)
     text = tokens.mint(
         place.layout,

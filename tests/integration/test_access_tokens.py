@@ -282,6 +282,45 @@ async def test_a_revoked_write_takes_nobody_elses_with_it(filled: Path) -> None:
         assert await other.list_keys("a.") == ["a.k"]
 
 
+async def test_what_was_revoked_never_comes_back(filled: Path) -> None:
+    """Neither undo, nor an older backup, nor a rename: they bring back a keystore that knows of no revocation."""
+    async with opened(filled, "operator") as manager:
+
+        async def allows(token: str) -> bool:
+            try:
+                async with manager.session("agent", "prod", token=token) as ks:
+                    await ks.set("a.k", "2")
+            except DeniedError:
+                return False
+            return True
+
+        old = await minted(filled)
+        assert await allows(old)
+        await manager.backup()
+        await manager.restore(user="agent", cursor="prod")
+        await manager.access.revoke("agent/prod")
+        await manager.undo_restore("agent/prod")
+        assert not await allows(old)
+        fresh = await manager.access.mint("agent/prod", rights="read,write")
+        assert await allows(fresh)
+        assert not await allows(old)
+        # Two behind the last epoch, and the other one behind that.
+        await manager.access.revoke("agent/prod")
+        await manager.undo_restore("agent/prod", redo=True)
+        await manager.undo_restore("agent/prod")
+        assert not await allows(old)
+        assert not await allows(fresh)
+
+        away = await manager.access.mint("agent/prod", rights="read,write")
+        await manager.rename("agent/prod", "agent/away")
+        await manager.create("agent/prod")
+        await manager.access.revoke("agent/prod")
+        await manager.delete("agent/prod")
+        await manager.rename("agent/away", "agent/prod")
+        assert not await allows(away)
+        assert await allows(await manager.access.mint("agent/prod", rights="read,write"))
+
+
 # Minting
 
 
