@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
-from prontodb.engine.sqlite import ciphers, folders, inspection, metadata, opening, quotas
+from prontodb.engine.sqlite import belonging, ciphers, folders, inspection, metadata, opening, quotas
 from prontodb.engine.sqlite.schema import FORMAT
 from prontodb.errors import (
     BusyError,
@@ -117,6 +117,7 @@ class AddressBook:
     # The list
 
     def _finish_leftovers(self) -> None:
+        self._lifecycle.settle()
         for address in self._lifecycle.leftovers():
             try:
                 done = self._lifecycle.heal(address, wait_s=0)
@@ -234,7 +235,7 @@ class AddressBook:
             if self._registry.row(address) != row:
                 return
             here = self._lifecycle.exists(address)
-            if row.state == DELETING and here and self._lifecycle.is_shredded(address):
+            if row.state == DELETING and here and belonging.is_shredded(self._layout, address):
                 # Killed after its key record went: nothing can read it any more.
                 self._lifecycle.finish_deletion(address)
                 self._finished.add(address)
@@ -290,7 +291,7 @@ class AddressBook:
         )
         problem, about = None, metadata.Metadata(0, None, {})
         with opening.open_folder(self._layout, address) as folder:
-            keystore, sealed = folder.stat(KEYSTORE_FILE), ciphers.name_in(self._layout, folder)
+            keystore, sealed = folder.stat(KEYSTORE_FILE), ciphers.name_in(self._layout, folder, address)
             try:
                 about = metadata.read(folder)
             except ProntoError as error:
@@ -369,6 +370,7 @@ class AddressBook:
         with self._lifecycle.hold_all(f"forget {address}", address):
             if self._lifecycle.exists(address):
                 return False
+            self._lifecycle.shred_missing(address)
             self._registry.remove(address)
             return True
 

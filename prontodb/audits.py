@@ -6,11 +6,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from prontodb.audit.report import FOREIGN, MISSING, AuditReport
-from prontodb.audit.rounds import BUSY_TIMEOUT_MS, Round, incarnation_at
+from prontodb.audit.rounds import BUSY_TIMEOUT_MS, Round
 from prontodb.audit.trail import newest
 from prontodb.audit.witnesses import Witnesses
 from prontodb.engine.sqlite import folders, opening
-from prontodb.engine.sqlite.snapshot import mark_of
+from prontodb.engine.sqlite.snapshot import incarnation_at, mark_of
 from prontodb.errors import AddressNotFoundError, ProntoError
 from prontodb.log import event
 from prontodb.model.address import Address
@@ -87,8 +87,14 @@ class Audits:
         return replace(report, addresses=tuple(sorted((*kept, *again.addresses), key=lambda one: one.address)))
 
     def _anchors(self, notes: list[str]) -> list[Anchor]:
+        def where_is(address: Address) -> str | None:
+            return incarnation_at(self._layout, address)
+
         try:
-            found = self._registry.all()
+            # What was done and not noted, since somebody was killed or the registry was locked, is made up for. Where
+            # that cannot be written even now, it still accuses nobody.
+            self._registry.settle(where_is)
+            found = self._registry.as_due(where_is)
         except ProntoError as error:
             notes.append(f"the anchors of the registry cannot be read: {error}")
             return []

@@ -276,6 +276,12 @@ class QuotaExceededError(StorageFullError):
             )
         elif retry_after_s is not None:
             message = f"{reached}; try again in {retry_after_s:g} s"
+        elif quota == "max_keystore_bytes":
+            # An address may be full of its own history, and a deletion adds a record to that.
+            message = (
+                f"{reached}; delete something, have its journal pruned ('prontodb jobs once compact', as far as the "
+                "settings journal_days and journal_records allow) or raise the setting"
+            )
         else:
             message = f"{reached}; delete something or raise the setting"
         super().__init__(message)

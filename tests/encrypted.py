@@ -16,6 +16,7 @@ from prontodb.encryption.keyring import Keyring
 from prontodb.encryption.sources import KeyFile
 from prontodb.engine.sqlite import ciphers, writing
 from prontodb.model import layout as layouts
+from prontodb.model.address import Address
 from prontodb.model.layout import KEYSTORE_FILE
 from prontodb.model.operation import Op
 from prontodb.storage import connection
@@ -83,7 +84,7 @@ def secret_of(keystore: Path) -> Secret | None:
         return None
     layout = layouts.Layout(str(keystore.parents[3]))
     with open_root(str(keystore.parent)) as folder:
-        return ciphers.secret_in(layout, folder)
+        return ciphers.secret_in(layout, folder, Address(keystore.parents[1].name, keystore.parent.name))
 
 
 def forget() -> None:

@@ -13,7 +13,7 @@ from _blake2 import blake2b
 from typing import TYPE_CHECKING
 
 from prontodb.audit.report import ENTRY, Finding
-from prontodb.engine.sqlite.transactions import OF_NO_ENTRY
+from prontodb.engine.sqlite.transactions import HISTORY, LIFETIME, OF_NO_ENTRY, checksum
 from prontodb.engine.sqlite.writing import DIGEST_BYTES
 from prontodb.errors import shown
 
@@ -92,7 +92,7 @@ class Tally:
 
     def entry(self, row: Stored) -> Finding | None:
         """Hold one entry against its record; return what is wrong with it."""
-        key, value, expires_at, revision, created_at, updated_at = row
+        key, value, expires_at, revision, created_at, updated_at, _ = row
         if key is None:
             return Finding(ENTRY, _number(revision), None, "the key of an entry is no text: nobody can find it")
         place = self._hash(key)
@@ -104,7 +104,7 @@ class Tally:
         if should is None:
             if isinstance(revision, int) and 0 < revision <= self._floor:
                 self.unseen += 1  # its record is pruned
-                return None
+                return None if _is_summed(row) else _missummed(name, revision)
             return Finding(ENTRY, _number(revision), None, f"entry {name} has no record that it could come from")
         if should == _GONE:
             return Finding(ENTRY, _number(revision), None, f"entry {name} is there, but its last record took it away")
@@ -118,7 +118,7 @@ class Tally:
         elif updated not in (updated_at, _UNKNOWN) or created not in (created_at, _UNKNOWN):
             what = f"the moments of entry {name} are not those of its records, the last of which is {wanted}"
         else:
-            return None
+            return None if _is_summed(row) else _missummed(name, wanted)
         return Finding(ENTRY, wanted, None, what)
 
     def lost(self) -> Iterator[int]:
@@ -126,6 +126,55 @@ class Tally:
         for should in self._should.values():
             if should != _GONE:
                 yield _STATE.unpack(should)[0]
+
+
+def _is_summed(row: Stored) -> bool:
+    """True when the checksum beside an entry is that of what it holds."""
+    key, value, expires_at, revision, created_at, updated_at, summed = row
+    if not (key is not None and value is not None and isinstance(summed, int) and isinstance(created_at, int)):
+        return False
+    if not (isinstance(updated_at, int) and isinstance(expires_at, int | None) and isinstance(revision, int)):
+        return False
+    try:
+        return summed - created_at == checksum(key.decode(), value, updated_at, expires_at, revision)
+    except UnicodeDecodeError:
+        return False
+
+
+def _missummed(name: str, revision: int) -> Finding:
+    return Finding(ENTRY, revision, None, f"the checksum of entry {name} is not that of what it holds")
+
+
+class Declared:
+    """What the records say of the keystore itself: default lifetimes, and whether values are kept."""
+
+    def __init__(self, floor: int) -> None:
+        self._floor = floor
+        self._lifetimes: dict[str, tuple[int, object]] = {}
+        self._history: tuple[int, bool] | None = None
+
+    def record(self, row: Recorded) -> None:
+        """Take the records of one row of the journal."""
+        for revision, record in enumerate(row.records, row.first):
+            if record[0] == LIFETIME:
+                self._lifetimes[str(record[1])] = revision, record[2] if len(record) > _DIGEST else None
+            elif record[0] == HISTORY:
+                self._history = revision, record[1] == "on"
+
+    def compare(self, keeps_history: int, lifetimes: dict[str, int]) -> Iterator[Finding]:
+        """Hold what the keystore says against it; of what was pruned nothing is known."""
+        revision, kept = self._history or (None, keeps_history if self._floor else 0)
+        if kept != keeps_history:
+            what = f"whether values are kept ({'on' if keeps_history else 'off'}) is not what its last record says"
+            yield Finding(ENTRY, revision, None, what)
+        for namespace in sorted({*lifetimes, *self._lifetimes}, key=str):
+            found = self._lifetimes.get(namespace)
+            if found is None and self._floor:
+                continue
+            last, wanted = found or (None, None)
+            if lifetimes.get(namespace) != wanted:
+                what = f"the default lifetime of namespace {shown(namespace)} is not the one that its last record set"
+                yield Finding(ENTRY, last, None, what)
 
 
 def _state(revision: int, updated: int, created: int, record: list[object]) -> bytes:

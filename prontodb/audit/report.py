@@ -68,6 +68,8 @@ class AddressAudit:
     keyed: bool = False
     outrun: bool = False
     """All anchors of it lie in the part that is said to be pruned: nothing outside of the file vouches for it."""
+    unknown: bool = False
+    """Backups know another keystore of the address, and nobody knows this one."""
     anchor: Point | None = None
     findings: tuple[Finding, ...] = ()
     notes: tuple[str, ...] = ()
@@ -79,8 +81,8 @@ class AddressAudit:
 
     @property
     def is_vouched(self) -> bool:
-        """False when the file alone says that its anchors are out of date: then no new one is left."""
-        return not self.outrun
+        """False when nothing says that it is the right one but the file itself: then no anchor is left."""
+        return not (self.outrun or self.unknown)
 
     @property
     def since_anchor(self) -> int:

@@ -11,8 +11,7 @@ from prontodb.audit.report import MISSING, AddressAudit, AuditReport, Finding
 from prontodb.audit.verifying import Verifying
 from prontodb.audit.witnesses import ACCEPT, Witnesses
 from prontodb.engine.sqlite import auditing, opening
-from prontodb.engine.sqlite.snapshot import mark_of
-from prontodb.errors import AddressGoneError, AddressNotFoundError, ProntoError, StoppedError
+from prontodb.errors import AddressNotFoundError, ProntoError, StoppedError
 from prontodb.model.moments import text_of
 from prontodb.model.progress import Progress
 
@@ -22,19 +21,9 @@ if TYPE_CHECKING:
     from prontodb.model.address import Address
     from prontodb.model.anchor import Anchor
     from prontodb.model.layout import Layout
+    from prontodb.storage.connection import Connection
 
 BUSY_TIMEOUT_MS = 1_000
-
-
-def incarnation_at(layout: Layout, address: Address) -> str | None:
-    """Return the incarnation of the keystore at an address; None when there is none, '' when it cannot be read."""
-    try:
-        mark, _ = opening.read(layout, address, mark_of, busy_timeout_ms=BUSY_TIMEOUT_MS)
-    except (AddressNotFoundError, AddressGoneError):
-        return None
-    except ProntoError:
-        return ""
-    return mark.incarnation
 
 
 class Round:
@@ -99,6 +88,8 @@ class Round:
                     except StopIteration as end:
                         audit: AddressAudit = end.value
                         break
+            if audit.is_sound and self._witnesses.is_stranger(address, audit.incarnation):
+                audit = replace(audit, unknown=True, notes=(*audit.notes, self._strange(connection, address)))
         except auditing.ERRORS as error:
             raise auditing.translated(error, self._layout.keystore_path(address)) from error
         finally:
@@ -108,6 +99,22 @@ class Round:
             audit = replace(audit, findings=(foreign, *audit.findings))
         yield replace(look(audit.records), done=number + 1)
         return audit
+
+    def _strange(self, connection: Connection, address: Address) -> str:
+        """Say what may be said of a keystore that nobody knows: whose history it has, by the chain itself."""
+        homes = self._witnesses.homes_along(
+            lambda point: auditing.goes_through(connection, point.revision, point.chain)
+        )
+        others = [str(home) for home in homes if home != address]
+        whose = (
+            f"its history is that of {', '.join(others)}"
+            if others and address not in homes
+            else ("its history is that of the address" if homes else "its history is new")
+        )
+        return (
+            f"another keystore lies here than its backups know, and no anchor tells why ({whose}): restored, made anew "
+            f"or swapped since; if that was meant, say so: prontodb audit accept {address}"
+        )
 
 
 def _missing(newest: Anchor) -> AddressAudit:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from prontodb.audit.chain import Walk, recorded
-from prontodb.audit.entries import Tally, parts_of
+from prontodb.audit.entries import Declared, Tally, parts_of
 from prontodb.audit.report import ENTRY, PRUNED, AddressAudit, Finding
 from prontodb.engine.sqlite import auditing
 from prontodb.errors import StoppedError, UnavailableError, shown
@@ -68,16 +68,17 @@ class Verifying:
             what = f"record {page.within_floor} lies in the part that is said to be pruned, up to revision {page.floor}"
             walk.fault = Finding(PRUNED, page.within_floor, page.floor, what)
         parts = parts_of(page.head.revision - page.floor)
-        tally = Tally(page.floor, 0, parts)
+        tally, declared = Tally(page.floor, 0, parts), Declared(page.floor)
         incarnation, floor = page.head.incarnation, page.floor
         while page.rows and walk.fault is None:
-            yield from self._walk(walk, tally, page, incarnation)
+            yield from self._walk(walk, (tally, declared), page, incarnation)
             page = auditing.page(self._connection, walk.revision)
         findings: list[Finding] = []
         if walk.fault is None:
             with auditing.held(self._connection):
-                yield from self._to_the_end(walk, tally, incarnation)
+                yield from self._to_the_end(walk, (tally, declared), incarnation)
                 if walk.fault is None:
+                    findings += self._declarations(declared)
                     yield from self._entries(tally, findings)
         audit = AddressAudit(
             address=self._address,
@@ -103,10 +104,13 @@ class Verifying:
 
     # Along the journal
 
-    def _walk(self, walk: Walk, tally: Tally, page: auditing.Page, incarnation: str) -> Generator[int, None, None]:
+    def _walk(
+        self, walk: Walk, takers: tuple[Tally, Declared], page: auditing.Page, incarnation: str
+    ) -> Generator[int, None, None]:
         self._check(page, incarnation, walk.revision)
         for row in walk.page(page.rows):
-            tally.record(row)
+            for taker in takers:
+                taker.record(row)
             self._seen += len(row.records)
         yield self._seen
 
@@ -118,14 +122,14 @@ class Verifying:
         if page.floor > at:
             raise _PrunedMeanwhileError
 
-    def _to_the_end(self, walk: Walk, tally: Tally, incarnation: str) -> Generator[int, None, None]:
+    def _to_the_end(self, walk: Walk, takers: tuple[Tally, Declared], incarnation: str) -> Generator[int, None, None]:
         """Take what was written meanwhile, all of it in the one snapshot that the entries are read from."""
         while walk.fault is None:
             page = auditing.page(self._connection, walk.revision)
             self._check(page, incarnation, walk.revision)
             if not page.rows:
                 break
-            yield from self._walk(walk, tally, page, incarnation)
+            yield from self._walk(walk, takers, page, incarnation)
         walk.end()
 
     def _another_part(self, part: int, parts: int, findings: list[Finding]) -> Generator[int, None, Tally]:
@@ -147,6 +151,14 @@ class Verifying:
         return tally
 
     # The entries
+
+    def _declarations(self, declared: Declared) -> Generator[Finding, None, None]:
+        """Hold what the keystore says of itself against the records; the caller holds the snapshot."""
+        wrong = auditing.misshapen(self._connection)
+        if wrong is not None:
+            yield Finding(ENTRY, None, None, f"the keystore's own records: {wrong}")
+        else:
+            yield from declared.compare(*auditing.settings(self._connection))
 
     def _entries(self, tally: Tally, findings: list[Finding]) -> Generator[int, None, None]:
         """Hold every entry against its record; the caller holds the snapshot that the last record came from."""
@@ -185,7 +197,8 @@ def _notes(audit: AddressAudit, unseen: int) -> tuple[str, ...]:
     if audit.outrun:
         notes.append(
             f"its anchors lie in the part that is said to be pruned, up to revision {audit.floor:,}: nothing outside "
-            f"of the file vouches for what it holds; if that was not our pruning, restore it from a backup"
+            f"of the file vouches for what it holds; if that was our pruning, say so: prontodb audit accept "
+            f"{audit.address}; if not, restore it from a backup"
         )
     if audit.floor:
         notes.append(f"records up to {audit.floor:,} are pruned")

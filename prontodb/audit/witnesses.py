@@ -44,6 +44,23 @@ class Witnesses:
         """Return all that is known of a keystore's history, wherever it lay then."""
         return list(self._points.get(incarnation, {}).values())
 
+    def is_stranger(self, address: Address, incarnation: str) -> bool:
+        """True when nobody knows a keystore, though backups know another one of its address.
+
+        Without an anchor of the address that is no accusation: it may have been restored or made anew since.
+        """
+        if address in self._newest or incarnation in self._points:
+            return False
+        return any(address in homes for homes in self._homes.values())
+
+    def homes_along(self, has: Callable[[Point], bool]) -> list[Address]:
+        """Return the addresses of the keystores through whose places a history goes, whatever it is called now."""
+        found: set[Address] = set()
+        for incarnation, points in self._points.items():
+            if any(has(point) for point in points.values()):
+                found |= self._homes[incarnation]
+        return sorted(found)
+
     def expected(self) -> dict[Address, Anchor]:
         """Return the newest anchor of each address that has any in the registry."""
         return dict(self._newest)

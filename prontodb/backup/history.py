@@ -144,7 +144,7 @@ def _of_keystore(connect: Callable[[], Connection], tip: Link) -> Iterator[Journ
 
 def _open_aside(layout: Layout, address: Address, name: str) -> Connection:
     with open_root(layout.root, *layout.user_parts(address.user), name) as folder:
-        return snapshot.open_aside(f"{folder.path}/{KEYSTORE_FILE}", ciphers.secret_in(layout, folder))
+        return snapshot.open_aside(f"{folder.path}/{KEYSTORE_FILE}", ciphers.secret_in(layout, folder, address))
 
 
 def _of_piece(container: Container, backup: str, piece: Piece, tip: Link) -> Iterator[JournalRow]:

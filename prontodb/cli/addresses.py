@@ -6,6 +6,7 @@ from prontodb.cli import output
 from prontodb.cli.environment import Place, address
 from prontodb.cli.output import DONE, ERROR
 from prontodb.cli.parsing import Args, Syntax
+from prontodb.engine.sqlite import belonging, ciphers
 from prontodb.errors import AddressNotFoundError, shown
 from prontodb.model.access import ADMIN, READ
 from prontodb.model.address import Address
@@ -229,17 +230,23 @@ def do_address_delete(args: Args) -> int:
     """Delete an address."""
     where, place = _wanted(args), Place(args)
     place.allow(ADMIN, where)
-    book, record = _book(place), place.lifecycle().record_of(where)
+    book = _book(place)
+    records, sealed = belonging.records_of(place.layout, where), belonging.is_encrypted(place.layout, where)
     if not args.flag("--yes"):
-        more = "" if record is None else ", and make its backups unreadable by destroying its key record"
+        more = ", and make its backups unreadable by destroying its key record" if records else ""
         answer = output.ask(f"delete address {where} and all it holds{more}? [y/N] ")
         if answer.lower() not in ("y", "yes"):
             output.error(f"address {where} was not deleted; that needs an answer of y, or --yes")
             return ERROR
     if not book.delete(where):
         raise AddressNotFoundError(where)
-    if record is not None:
-        output.note(f"key record {record} of {where} is destroyed: nothing can read backups of it any more")
+    for record in records:
+        if ciphers.keys_of(place.layout).has(record):
+            output.note(f"key record {record} of {where} stays: another address names it, see 'prontodb doctor'")
+        else:
+            output.note(f"key record {record} of {where} is destroyed: nothing can read backups of it any more")
+    if sealed and not records:
+        output.note(f"{where} was encrypted, and no key record here says that it is its: none was destroyed")
     _tell_notes(book)
     return DONE
 

@@ -74,6 +74,7 @@ _MEANING = {
     "--encrypt": "encrypt it from the beginning; needs a key, see 'prontodb help address encrypt'",
     "--drop-older": "forget the secrets before it: backups made with them cannot be read any more",
     "--keyring": "under this name in the system's keyring",
+    "--for": "the record is of this address now",
     "--with-key-file": "the other key lies in this file",
     "--with-command": "this command prints the other key",
     "--with-keyring": "the other key is the one of this name in the system's keyring",

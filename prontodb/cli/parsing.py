@@ -76,6 +76,7 @@ OPTIONS: dict[str, str | None] = {
     "--encrypt": None,
     "--drop-older": None,
     "--keyring": "NAME",
+    "--for": "ADDRESS",
     "--with-key-file": "FILE",
     "--with-command": "COMMAND",
     "--with-keyring": "NAME",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from typing import TYPE_CHECKING
 
@@ -13,14 +14,15 @@ from prontodb.cli.environment import address as environment_address
 from prontodb.cli.output import DONE, ERROR
 from prontodb.cli.parsing import Args, Syntax
 from prontodb.cli.secrets import ask_passphrase
+from prontodb.encryption.records import MAX_RECORD_BYTES
 from prontodb.encryption.sources import (
     KEY_BYTES,
-    MAX_BYTES,
     KeyCommand,
     KeyFile,
     Passphrase,
     SystemKeyring,
 )
+from prontodb.engine.sqlite import belonging
 from prontodb.errors import InvalidInputError, ProntoError, SecretError, shown
 from prontodb.model.access import ADMIN
 from prontodb.model.address import Address
@@ -110,11 +112,12 @@ SYNTAX = {
     ),
     "secret import": Syntax(
         ("FILE",),
-        _OTHERS,
+        ("--for", *_OTHERS),
         about=(
             "Takes an exported record back ('-': from stdin), sealed anew with the present key. One that is here and "
-            "holds keys which the file has not is never replaced. --with-key-file and the others name what the file is "
-            "sealed with, if that is another key."
+            "holds keys which the file has not is never replaced; one that cannot be read is kept beside it. "
+            "--with-key-file and the others name what the file is sealed with, if that is another key; --for ADDRESS "
+            "says whose it is now, if that was renamed since."
         ),
         examples=(("prontodb secret import agent1-prod.key.json", "after keys/ was lost, or on another machine"),),
     ),
@@ -249,12 +252,16 @@ def _asked(prompt: str) -> str:
     return first
 
 
-def _named(keyring: Keyring, name: str) -> Record:
+def _named(keyring: Keyring, place: Place, name: str) -> Record:
     if is_record_id(name):
         return keyring.record(name)
-    found = keyring.of_address(Address.parse(name))
+    where = Address.parse(name)
+    found = keyring.of_address(where)
     if not found:
         raise InvalidInputError(f"no key record is of {name}; 'prontodb secret list' shows all")
+    if len(found) > 1:
+        used = [one for one in found if belonging.uses(place.layout, where, one.id)]
+        found = used if len(used) == 1 else found
     if len(found) > 1:
         raise InvalidInputError(
             f"{len(found)} key records are of {name}; name one: {', '.join(one.id for one in found)}"
@@ -266,13 +273,17 @@ def _allowed(place: Place, keyring: Keyring, name: str) -> Record:
     """Return the record that is meant; who may not have it is not told whether there is one."""
     if not is_record_id(name):
         place.allow(ADMIN, Address.parse(name))
-        return _named(keyring, name)
+        record = _named(keyring, place, name)
+        for one in record.addresses:
+            place.allow(ADMIN, one)
+        return record
     try:
-        record = _named(keyring, name)
+        record = _named(keyring, place, name)
     except ProntoError:
         place.allow(ADMIN)
         raise
-    if place.caller is not None and not place.caller.may(ADMIN, record.address):
+    caller = place.caller
+    if caller is not None and not all(caller.may(ADMIN, one) for one in record.addresses):
         place.allow(ADMIN)
     return record
 
@@ -296,21 +307,31 @@ def do_secret_import(args: Args) -> int:
     """Take an exported record back."""
     path, place = args.word("FILE"), Place(args)
     place.allow(ADMIN)
-    record, is_new = _keyring(place).imported(_read(path), _other(args, "passphrase of the file"))
+    keyring, whose = _keyring(place), args.text("--for")
+    data, other = _read(path), _other(args, "passphrase of the file")
+    record, is_new, aside = keyring.imported(data, other, None if whose is None else Address.parse(whose))
     output.note(f"{record} is here again" if is_new else f"{record} was here already")
+    if aside is not None:
+        output.note(f"what was here and could not be read is kept as {shown(aside)}")
+    namers = [str(one) for one in belonging.namers(place.layout, record.id)]
+    if namers and record.address not in namers:
+        output.note(
+            f"{', '.join(namers)} is to be opened with it and may not, for it says it is of {record.address}; if "
+            f"that is the same address under another name: prontodb secret import {shlex.quote(path)} --for {namers[0]}"
+        )
     return DONE
 
 
 def _read(path: str) -> bytes:
     try:
         if path == "-":
-            data = sys.stdin.buffer.read(16 * MAX_BYTES + 1)
+            data = sys.stdin.buffer.read(MAX_RECORD_BYTES + 1)
         else:
             with open(path, "rb") as file:
-                data = file.read(16 * MAX_BYTES + 1)
+                data = file.read(MAX_RECORD_BYTES + 1)
     except OSError as error:
         raise InvalidInputError(f"{shown(path)} cannot be read: {os.strerror(error.errno or 0)}") from error
-    if len(data) > 16 * MAX_BYTES:
+    if len(data) > MAX_RECORD_BYTES:
         raise InvalidInputError(f"{shown(path)} is no exported key record: it is too large")
     return data
 
@@ -322,6 +343,12 @@ def do_secret_rotate(args: Args) -> int:
     other = _other(args, "new passphrase")
     if other is None:
         raise args.usage_error("name the new key: --with-key-file, --with-command, --with-keyring or --with-passphrase")
-    done, before = _keyring(place).rotate(other)
-    output.note(f"{done:,} key records are sealed with the new key now, {before:,} were already; name it from now on")
-    return DONE
+    rotation = _keyring(place).rotate(other)
+    for line in rotation.damaged:
+        output.error(f"left as it is: {line}")
+    output.note(
+        f"{rotation.done:,} key records are sealed with the new key now, {rotation.before:,} were already; name it "
+        f"from now on. Programs that still run with the old key make new records with that: restart them, then run "
+        f"this again"
+    )
+    return ERROR if rotation.damaged else DONE

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from prontodb.addresses import AddressBook
-from prontodb.doctor import keystores, machine
+from prontodb.doctor import keys, keystores, machine
 from prontodb.doctor.findings import DoctorReport, Finding
 from prontodb.doctor.tree import Tree
 from prontodb.doctor.visit import Visit
@@ -64,6 +64,8 @@ def examine(
     book = AddressBook(layout, lifecycle, registry, clock=clock, wait_s=limits.wait_s, limits=limits)
     visit.say("what crashes left")
     visit.take(keystores.left_by_crashes(lifecycle))
+    visit.say("key records")
+    visit.take(keys.problems(lifecycle))
     visit.say("registry")
     visit.take(keystores.registry(book))
     facts |= visit.keystores(book, lifecycle, tree, deep=deep)

@@ -6,7 +6,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from prontodb.doctor.findings import REPAIR, error, warning
-from prontodb.engine.sqlite import folders, inspection
+from prontodb.engine.sqlite import belonging, ciphers, folders, inspection
 from prontodb.engine.sqlite.upkeep import WAL_BOUND_BYTES
 from prontodb.errors import BusyError, CorruptError, NewerFormatError, ProntoError, SecretError
 
@@ -36,6 +36,15 @@ def left_by_crashes(lifecycle: Lifecycle) -> Iterator[Problem]:
             return "; ".join(lifecycle.heal(address, wait_s=0)) or f"{address} was healed by somebody else"
 
         yield warning(f"a crash left addresses/{address.user}/{name}", REPAIR, heal)
+    for address in dict.fromkeys(lifecycle.due()):
+
+        def settle(address: Address = address) -> str:
+            lifecycle.settle()
+            if address in lifecycle.due():
+                raise BusyError(f"the anchors of {address} cannot follow now: the registry is in use; try again")
+            return f"the anchors of {address} follow what was done to it"
+
+        yield warning(f"the anchors of {address} have still to follow what was done to it", REPAIR, settle)
 
 
 def registry(book: AddressBook) -> Iterator[Problem]:
@@ -123,11 +132,17 @@ class Keystores:
 
     def _sealed(self, address: Address, secret: SecretError) -> Problem:
         """Name an encrypted keystore that cannot be opened: its record is gone, or nobody brought the key."""
-        if self._lifecycle.is_shredded(address):
+        if belonging.is_shredded(self._layout, address):
             return error(
                 f"{address} is encrypted and its key record is gone: nothing can read it",
                 "bring the record back: prontodb secret import FILE; if the address was being deleted: "
                 f"prontodb address delete {address} --yes",
+            )
+        named = belonging.named_by(self._layout, address)
+        if named is not None and not ciphers.keys_of(self._layout).is_of(named, address):
+            # Of damage and of another's record the keystore knows nothing: nothing here must make anybody delete it.
+            return error(
+                f"{address} was not looked at: {secret}", "its keystore may be whole: mend what is named first"
             )
         return warning(f"{address} was not looked at: {secret}", "run 'prontodb doctor' again with the key")
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from prontodb.encryption import records, sealing
-from prontodb.encryption.records import Keys, Record
+from prontodb.encryption.records import MAX_RECORD_BYTES, Keys, Record
 from prontodb.encryption.sources import PASSPHRASE, SANDBOX_KEY, RunKey, encrypts_new_by, source_from
 from prontodb.errors import CorruptError, ProntoError, SecretError, shown
-from prontodb.log import event
 from prontodb.model.layout import KEYS, KEYS_LOCK_FILE, Layout
 from prontodb.model.secret import is_record_id, parsed_name
 from prontodb.storage import lock
@@ -22,10 +23,27 @@ if TYPE_CHECKING:
     from prontodb.storage.files import Folder
 
 ENDING = ".json"
-MAX_RECORD_BYTES = 64 * 1024
+ASIDE = ".aside"
+"""The end of the name of a record that an imported one took the place of, because it could not be read."""
+SPARE = 100
+"""Secrets that a full record takes all the same where older ones are about to be forgotten."""
 HOW_TO_BRING = (
     "set PRONTODB_KEY_FILE, PRONTODB_KEY_COMMAND, PRONTODB_KEYRING or PRONTODB_PASSPHRASE, or prontodb.open(keys=...)"
 )
+_BACK = "bring it back: prontodb secret import FILE"
+
+
+class DamagedRecordError(SecretError):
+    """A key record is not as it was written; what it is for is untouched."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rotation:
+    """What a rotation did: how many records were sealed anew, how many had been, and what was wrong with the others."""
+
+    done: int
+    before: int
+    damaged: tuple[str, ...] = ()
 
 
 class Keyring:
@@ -54,50 +72,75 @@ class Keyring:
 
     # Looking
 
-    def ids(self) -> list[str]:
-        """Return the ids of all records."""
+    def _names(self) -> list[str]:
         try:
             with open_root(self._root, KEYS) as folder:
-                names = folder.names()
+                return folder.names()
         except FileNotFoundError:
             return []
-        ids = [name.removesuffix(ENDING) for name in names if name.endswith(ENDING)]
+
+    def ids(self) -> list[str]:
+        """Return the ids of all records."""
+        ids = [name.removesuffix(ENDING) for name in self._names() if name.endswith(ENDING)]
         return [record for record in ids if is_record_id(record)]
 
+    def has(self, record: str) -> bool:
+        """True when there is a file for a record, whatever it holds."""
+        try:
+            with open_root(self._root, KEYS) as folder:
+                return folder.stat(record + ENDING) is not None
+        except FileNotFoundError:
+            return False
+
+    def remains(self) -> list[str]:
+        """Return the paths of what changes that were killed left of records."""
+        return [f"{self._root}/{KEYS}/{name}" for name in self._names() if _is_remains(name)]
+
+    def aside(self) -> list[str]:
+        """Return the paths of records that imported ones took the place of."""
+        return [f"{self._root}/{KEYS}/{name}" for name in self._names() if name.endswith(ASIDE)]
+
     def record(self, record: str) -> Record:
-        """Return one record; `SecretError` when it is not there."""
+        """Return one record; `SecretError` when it is not there, `DamagedRecordError` when it is none."""
         try:
             with open_root(self._root, KEYS) as folder:
                 return _read(folder, record)
         except FileNotFoundError:
             raise SecretError(
                 f"key record {record} is gone, and without it nothing opens what it is for: it was destroyed with its "
-                f"address, or is lost; bring it back: prontodb secret import FILE"
+                f"address, or is lost; {_BACK}"
             ) from None
+        except CorruptError as error:
+            raise DamagedRecordError(f"{error}; {_BACK}") from error
 
     def of_address(self, address: object) -> list[Record]:
-        """Return the records that say that they are an address's; of one that is encrypted it is one."""
+        """Return the records that are an address's: those that say so."""
         found: list[Record] = []
         for record in self.ids():
             try:
                 one = self.record(record)
             except ProntoError:
-                continue  # gone at this moment, or damaged, which is said of its own address
-            if one.address == str(address):
+                continue  # gone at this moment, or not to be read, which is said where it is asked for
+            if str(address) in one.addresses:
                 found.append(one)
         return found
-
-    def of_path(self, folder: str) -> tuple[str, int] | None:
-        """Return the record and newest generation of the address in a folder, found by what the records say."""
-        found = self.of_address("/".join(folder.split("/")[-2:]))
-        return (found[0].id, self.keys(found[0]).generations[-1]) if len(found) == 1 else None
 
     def is_of(self, record: str, address: object) -> bool:
         """True when there is such a record, and it says that it is the address's."""
         try:
-            return self.record(record).address == str(address)
+            return str(address) in self.record(record).addresses
         except SecretError:
             return False
+
+    def is_damaged(self, record: str) -> bool:
+        """True when there is such a record, and it cannot be read."""
+        try:
+            self.record(record)
+        except DamagedRecordError:
+            return True
+        except ProntoError:
+            pass
+        return False
 
     def _source(self) -> KeySource:
         if self.source is None:
@@ -113,117 +156,169 @@ class Keyring:
             known = self._opened[record.id] = (mark, record.opened(source or self._source()))
         return known[1]
 
-    def secret(self, name: str) -> Secret:
-        """Return the secret that metadata or a manifest names: RECORD-GENERATION."""
+    def secret(self, name: str, address: object = None) -> Secret:
+        """Return the secret that metadata or a manifest names: RECORD-GENERATION.
+
+        With `address`, only from a record of its own: whoever may write the metadata of one address must not come to
+        the secret of another by naming it.
+        """
         parsed = parsed_name(name)
         if parsed is None:
             raise CorruptError(f"{shown(name)} is not the name of a secret")
-        record, generation = parsed
-        return self.keys(self.record(record)).secret(generation)
+        record = self.record(parsed[0])
+        if address is not None and str(address) not in record.addresses:
+            raise SecretError(
+                f"the metadata of {address} names {record}, which is not its own; if its folder was moved or copied by "
+                f"hand: put it back as {record.address}, then 'prontodb address rename' or 'prontodb copy'"
+            )
+        return self.keys(record).secret(parsed[1])
+
+    def secrets_of(self, address: object) -> list[Secret]:
+        """Return every secret that is an address's, the newest of each record first; `SecretError` without the key."""
+        found = [self.keys(record) for record in self.of_address(address)]
+        return [keys.secret(number) for keys in found for number in reversed(keys.generations)]
 
     def newest(self, record: str) -> Secret:
         """Return the newest secret in a record."""
         return self.keys(self.record(record)).secret()
 
-    def lend(self, secret: Secret, keyring: Keyring) -> None:
+    def lend(self, secret: Secret, address: object, keyring: Keyring) -> None:
         """Put a record that holds one secret, and none of its other generations, into another keyring."""
         record = self.record(secret.record)
         lent = self.keys(record).with_only(secret.generation)
-        keyring._publish(records.sealed(lent, record.address, record.created_at_ms, keyring._source(), None))
+        keyring._publish(records.sealed(lent, str(address), record.created_at_ms, keyring._source(), None))
 
-    # Changing. Each holds one lock, and is old or new after a crash.
+    # Changing. Each holds one lock, so that none brings back what another destroyed, and is old or new after a crash.
 
     def _hold(self, purpose: str) -> lock.HeldLock:
         parts = Layout(self._root).keys_lock_parts()
         return lock.acquire(self._root, parts, KEYS_LOCK_FILE, purpose=purpose, wait_s=self._wait_s, one_shot=True)
 
     def make(self, address: object, now_ms: int) -> Secret:
-        """Make a record for an address; return its secret. No lock: nobody else knows its name."""
+        """Make a record for an address; return its secret."""
         sealing.check_available()
         keys, source = Keys.new(), self._source()
-        self._publish(records.sealed(keys, str(address), now_ms, source, self._known_stretch()))
+        with self._hold(f"make a key record for {address}"):
+            self._publish(records.sealed(keys, str(address), now_ms, source, self._known_stretch()))
         return keys.secret()
 
-    def add(self, record: str) -> Secret:
-        """Add a generation to a record and return its secret; those before stay in it."""
+    def add(self, record: str, *, forgetting: bool = False) -> Secret:
+        """Add a generation to a record and return its secret; those before stay in it.
+
+        `forgetting`: those before are about to be forgotten, so that a full record takes it all the same.
+        """
         with self._hold(f"add a secret to {record}"):
             before = self.record(record)
-            keys = self.keys(before).with_next()
-            self._publish(self._sealed_again(before, keys))
+            keys = self.keys(before).with_next(SPARE if forgetting else 0)
+            self._publish(before.resealed(keys, self._source(), before.stretch))
         return keys.secret()
 
     def drop_older(self, secret: Secret) -> None:
         """Forget all generations of a record but one: what they sealed, backups for one, nobody can read any more."""
         with self._hold(f"drop older secrets of {secret.record}"):
             before = self.record(secret.record)
-            self._publish(self._sealed_again(before, self.keys(before).with_only(secret.generation)))
+            keys = self.keys(before).with_only(secret.generation)
+            self._publish(before.resealed(keys, self._source(), before.stretch))
 
-    def _sealed_again(self, before: Record, keys: Keys) -> Record:
-        return records.sealed(keys, before.address, before.created_at_ms, self._source(), before.stretch)
+    def renaming(self, record: str, old: object, new: object) -> None:
+        """Let two addresses in with a record: it is about to go from one to the other."""
+        with self._hold(f"rename key record {record}"):
+            self._publish(self.record(record).renamed(str(new), str(old)))
 
-    def rename(self, record: str, address: object) -> None:
-        """Say in a record that its address has another name; without one nothing is done."""
-        try:
-            with self._hold(f"rename key record {record}"):
-                self._publish(self.record(record).renamed(str(address)))
-        except SecretError as error:
-            event("keys.not_renamed", record=record, reason=str(error))
+    def settle(self, record: str, address: object) -> None:
+        """Say that a record is one address's and no other's."""
+        with self._hold(f"rename key record {record}"):
+            self._publish(self.record(record).renamed(str(address), None))
 
     def destroy(self, record: str) -> None:
-        """Destroy a record, if it is there: from then on nothing opens its keystore, nor any backup of it."""
-        try:
-            with open_root(self._root, KEYS) as folder:
-                folder.remove(record + ENDING)
-                folder.sync()
-        except FileNotFoundError:
-            pass
+        """Destroy a record and what is left of it: from then on nothing opens its keystore, nor any backup of it."""
+        if not any(record in name for name in self._names()):
+            return
+        with self._hold(f"destroy key record {record}"), open_root(self._root, KEYS) as folder:
+            # The record last: while it is there, whoever deletes its address once more finds what is left of it.
+            for name in folder.names():
+                if name.startswith((f"{record}.", f".{record}.")) and name != record + ENDING:
+                    folder.remove(name)
+            folder.remove(record + ENDING)
+            folder.sync()
         self._opened.pop(record, None)
 
-    def rotate(self, source: KeySource) -> tuple[int, int]:
-        """Seal every record with what another source brings; return how many were, and how many had been already.
+    def tidy(self) -> None:
+        """Remove what changes that were killed left of records: each is old or new without it."""
+        with self._hold("tidy keys"), open_root(self._root, KEYS) as folder:
+            for name in folder.names():
+                if _is_remains(name):
+                    folder.remove(name)
+            folder.sync()
+
+    def rotate(self, source: KeySource) -> Rotation:
+        """Seal every record that can be read with what another source brings.
 
         Nothing that they open is rewritten. After a crash some are sealed anew, and the next call does the others.
         """
-        done = 0
         with self._hold("rotate keys"):
-            wanted = [self.record(record) for record in self.ids()]
+            wanted, damaged = self._readable()
             # All are opened before any is changed: else a second wrong one would be met half-way.
             late = [record for record in wanted if not record.is_sealed_by(source)]
             keys = [self.keys(record) for record in late]
             stretch = next((one.stretch for one in wanted if one not in late), None)
-            before = len(wanted) - len(late)
             for record, found in zip(late, keys, strict=True):
-                anew = records.sealed(found, record.address, record.created_at_ms, source, stretch)
+                anew = record.resealed(found, source, stretch)
                 self._publish(anew)
                 stretch = anew.stretch
-                done += 1
-        return done, before
+        return Rotation(done=len(late), before=len(wanted) - len(late), damaged=tuple(damaged))
+
+    def _readable(self) -> tuple[list[Record], list[str]]:
+        found, damaged = [], []
+        for record in self.ids():
+            try:
+                found.append(self.record(record))
+            except ProntoError as error:
+                damaged.append(str(error))
+        return found, damaged
 
     def exported(self, record: Record, source: KeySource | None) -> bytes:
         """Return a record as a file to be kept elsewhere; sealed with another source's key when one is given."""
-        if source is None:
-            self.keys(record)  # what does not open is no safe copy
-            return record.encode()
-        return records.sealed(self.keys(record), record.address, record.created_at_ms, source, None).encode()
+        keys = self.keys(record)  # what does not open is no safe copy
+        return (record if source is None else record.resealed(keys, source, None)).encode()
 
-    def imported(self, data: bytes, source: KeySource | None) -> tuple[Record, bool]:
-        """Take back a record that `exported` made, sealed with `source`'s key if one is given; False: it was here.
+    def imported(
+        self, data: bytes, source: KeySource | None, address: object = None
+    ) -> tuple[Record, bool, str | None]:
+        """Take back a record that `exported` made, sealed with `source`'s key, if given; as `address`'s, if given.
 
-        A record that is here and holds a key that this one has not is never replaced.
+        Returns the record, False when it was here already, and the path at which one is kept that was here and could
+        not be read. A record that holds a key which this one has not is never replaced.
         """
         given = records.decode(data, "the file")
         keys = given.opened(source or self._source())
+        if address is not None:
+            given = given.renamed(str(address), None)
         with self._hold(f"import key record {given.id}"):
-            if given.id in self.ids():
-                here = self.record(given.id)
-                mine = self.keys(here)
-                if mine.holds(keys):
-                    return here, False
-                if not keys.holds(mine):
-                    raise SecretError(f"{here} is here with other keys; it stays as it is")
-            anew = records.sealed(keys, given.address, given.created_at_ms, self._source(), self._known_stretch())
+            aside = None
+            if self.has(given.id):
+                try:
+                    here = self.record(given.id)
+                    mine = self.keys(here)
+                except SecretError:
+                    aside = self._put_aside(given.id)
+                else:
+                    if mine.holds(keys):
+                        if address is not None:
+                            here = here.renamed(str(address), None)
+                            self._publish(here)
+                        return here, False, None
+                    if not keys.holds(mine):
+                        raise SecretError(f"{here} is here with other keys; it stays as it is")
+            anew = given.resealed(keys, self._source(), self._known_stretch())
             self._publish(anew)
-            return anew, True
+            return anew, True, aside
+
+    def _put_aside(self, record: str) -> str:
+        name = f"{record}.{time.time_ns()}{ASIDE}"
+        with open_root(self._root, KEYS) as folder:
+            folder.rename(record + ENDING, name)
+            return f"{folder.path}/{name}"
 
     def _known_stretch(self) -> Stretch | None:
         """Return how the passphrase was stretched already, so that it is done once for all records."""
@@ -239,14 +334,21 @@ class Keyring:
         return None
 
     def _publish(self, record: Record) -> None:
+        data = record.encode()
+        if len(data) > MAX_RECORD_BYTES:
+            raise SecretError(f"{record} would be larger than a record can be; it stays as it is")
         with make_root(self._root, KEYS) as folder:
-            folder.publish(record.id + ENDING, record.encode())
+            folder.publish(record.id + ENDING, data)
         # A folder made just now must not be lost with what opens an address.
         with open_root(self._root) as above:
             above.sync()
 
     def __repr__(self) -> str:
         return f"<Keyring of {self._root}, source {self.source!r}>"
+
+
+def _is_remains(name: str) -> bool:
+    return name.startswith(".") and name.endswith(".tmp") and is_record_id(name[1:].partition(".")[0])
 
 
 def _read(folder: Folder, record: str) -> Record:

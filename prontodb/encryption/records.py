@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 from prontodb.encryption.sealing import WrongKeyError, seal, unseal
 from prontodb.encryption.sources import KINDS, PASSPHRASE, Stretch, fingerprint
-from prontodb.errors import CorruptError, NewerFormatError, SecretError, shown
+from prontodb.errors import CorruptError, InvalidAddressError, NewerFormatError, SecretError, shown
 from prontodb.model import strict_json
+from prontodb.model.address import Address
 from prontodb.model.secret import ID_BYTES, SECRET_BYTES, Secret, is_record_id
 
 if TYPE_CHECKING:
@@ -26,18 +27,24 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 MAX_GENERATION = 999_999
-_FIELDS = {"format", "id", "address", "created_at", "wrapped_by", "sealed"}
+MAX_RECORD_BYTES = 1024 * 1024
+"""Of a record's file; one that would be larger is not written."""
+MAX_SECRETS = 5_000
+"""Generations in a record: some 700 KB. Forgetting older ones makes room."""
+_FIELDS = {"format", "id", "address", "also", "created_at", "wrapped_by", "sealed"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """One key record as it stands in its file. `address` says for people whose it is; `created_at_ms` when it was made.
+    """One key record as it stands in its file. `address` says whose it is: nobody else is let in with it.
 
-    `kind` is the kind of source whose key it is sealed with, `check` that key's fingerprint.
+    `also` is its other name while it is renamed: a kill then leaves it either one's. `created_at_ms` says when it was
+    made, `kind` is the kind of source whose key it is sealed with, `check` that key's fingerprint.
     """
 
     id: str
     address: str
+    also: str | None
     created_at_ms: int
     kind: str
     check: str
@@ -59,6 +66,7 @@ class Record:
             "format": FORMAT,
             "id": self.id,
             "address": self.address,
+            "also": self.also,
             "created_at": self.created_at_ms,
             "wrapped_by": wrapped_by,
             "sealed": base64.b64encode(self.sealed).decode(),
@@ -80,9 +88,19 @@ class Record:
     def __str__(self) -> str:
         return f"key record {self.id} of {self.address}"
 
-    def renamed(self, address: str) -> Record:
-        """Return the record with another address."""
-        return replace(self, address=address)
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Whose it is: one address, or two while it is renamed."""
+        return (self.address,) if self.also is None else (self.address, self.also)
+
+    def renamed(self, address: str, also: str | None) -> Record:
+        """Return the record with another address, and its other name until that is settled."""
+        return replace(self, address=address, also=also)
+
+    def resealed(self, keys: Keys, source: KeySource, stretch: Stretch | None) -> Record:
+        """Return the record with these keys, sealed with what a source brings."""
+        anew = sealed(keys, self.address, self.created_at_ms, source, stretch)
+        return replace(anew, also=self.also)
 
     def is_sealed_by(self, source: KeySource) -> bool:
         """True when the source brings the key that it is sealed with."""
@@ -101,6 +119,7 @@ def sealed(keys: Keys, address: str, created_at_ms: int, source: KeySource, stre
     empty = Record(
         id=keys.record,
         address=address,
+        also=None,
         created_at_ms=created_at_ms,
         kind=source.kind,
         check=fingerprint(key),
@@ -125,7 +144,7 @@ def decode(data: bytes, place: str, record: str | None = None) -> Record:
         raise NewerFormatError(place, fields["format"], FORMAT)
     try:
         found = _record(fields)
-    except (ValueError, TypeError, LookupError, AttributeError, binascii.Error) as error:
+    except (InvalidAddressError, ValueError, TypeError, LookupError, AttributeError, binascii.Error) as error:
         raise _broken(place, str(error) or "a field of it is of another type") from error
     if record not in (None, found.id):
         raise _broken(place, f"it is the record {shown(found.id)}")
@@ -136,17 +155,21 @@ def _record(fields: dict[str, Any]) -> Record:
     wrapped_by = fields["wrapped_by"]
     if fields.keys() != _FIELDS or wrapped_by.keys() != {"kind", "check", "stretch"} or fields["format"] != FORMAT:
         raise ValueError("it has other fields than a key record")
-    texts = (fields["id"], fields["address"], fields["sealed"], wrapped_by["check"])
+    also = fields["also"]
+    texts = (fields["id"], fields["address"], fields["sealed"], wrapped_by["check"], also or "")
     if not all(isinstance(text, str) and text.isprintable() for text in texts) or wrapped_by["kind"] not in KINDS:
         raise ValueError("a field of it is of another type")
     if not is_record_id(fields["id"]) or type(fields["created_at"]) is not int or fields["created_at"] < 0:
         raise ValueError("its id or moment is none of ours")
+    for address in (fields["address"], also):
+        Address.parse(address or fields["address"])
     stretch = None if wrapped_by["stretch"] is None else Stretch.from_dict(wrapped_by["stretch"])
     if (stretch is None) == (wrapped_by["kind"] == PASSPHRASE):
         raise ValueError("a passphrase goes with its stretching, and nothing else does")
     return Record(
         id=fields["id"],
         address=fields["address"],
+        also=also,
         created_at_ms=fields["created_at"],
         kind=wrapped_by["kind"],
         check=wrapped_by["check"],
@@ -156,7 +179,7 @@ def _record(fields: dict[str, Any]) -> Record:
 
 
 def _broken(place: str, reason: str) -> CorruptError:
-    return CorruptError(f"{place} is no key record: {reason}; bring it back: prontodb secret import FILE")
+    return CorruptError(f"{place} is no key record: {reason}")
 
 
 class Keys:
@@ -184,9 +207,14 @@ class Keys:
             raise SecretError(f"generation {number} of key record {self.record} was dropped; nothing opens it any more")
         return Secret(self.record, number, self._data_keys[number], self._chain_key)
 
-    def with_next(self) -> Keys:
-        """Return these and a new generation."""
+    def with_next(self, spare: int = 0) -> Keys:
+        """Return these and a new generation; `SecretError` when there are as many as a record holds, and `spare`."""
         number = self.generations[-1] + 1
+        if len(self._data_keys) >= MAX_SECRETS + spare:
+            raise SecretError(
+                f"key record {self.record} holds {MAX_SECRETS:,} secrets, as many as one can; forget the older ones: "
+                "prontodb address rekey ADDRESS --drop-older"
+            )
         if number > MAX_GENERATION:
             raise SecretError(
                 f"key record {self.record} has no generation left; decrypt the address and encrypt it again"

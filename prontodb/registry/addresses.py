@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from prontodb.model.history import Mark
     from prontodb.registry.anchors import AnchorRegistry
+    from prontodb.registry.dues import WhereIs
 
 APPLICATION_ID = 0x50724152  # "PrAR"
 _SCHEMA = (
@@ -74,6 +75,7 @@ class AddressRegistry:
 
     def __init__(self, layout: Layout, *, wait_s: float, one_shot: bool) -> None:
         self._layout, self._wait_s, self._one_shot = layout, wait_s, one_shot
+        self._kept: AnchorRegistry | None = None
         self._index = Index(
             layout,
             ADDRESS_REGISTRY_FILE,
@@ -134,8 +136,11 @@ class AddressRegistry:
         """Note a new address, or when one was created."""
         self._deferrable(lambda: self.put(address, ACTIVE, at_ms))
 
-    def deleting(self, address: Address) -> None:
+    def deleting(self, address: Address, mark: Mark | None = None, at_ms: int = 0) -> None:
         """Note that an address is about to go, if it is known."""
+        from prontodb.registry.dues import DELETED, Due
+
+        self._anchors().begin(Due(DELETED, address, None, mark, at_ms))
         self._deferrable(lambda: self.put(address, DELETING))
 
     def deleted(self, address: Address) -> None:
@@ -143,8 +148,11 @@ class AddressRegistry:
         self._deferrable(lambda: self.remove(address))
         self._anchors().forget(address)
 
-    def renaming(self, old: Address, new: Address) -> None:
+    def renaming(self, old: Address, new: Address, mark: Mark | None = None, at_ms: int = 0) -> None:
         """Note that `old` is about to become `new`."""
+        from prontodb.registry.dues import RENAMED, Due
+
+        self._anchors().begin(Due(RENAMED, old, new, mark, at_ms))
         self._deferrable(lambda: self.put(old, RENAMING, target=str(new)))
 
     def renamed(self, old: Address, new: Address) -> None:
@@ -159,17 +167,33 @@ class AddressRegistry:
         self._deferrable(lambda: self._index.write(work))
         self._anchors().move(old, new)
 
+    def placing(self, address: Address, mark: Mark, at_ms: int) -> None:
+        """Note that another keystore is about to be put there."""
+        from prontodb.registry.dues import PLACED, Due
+
+        self._anchors().begin(Due(PLACED, address, None, mark, at_ms))
+
     def placed(self, address: Address, mark: Mark, at_ms: int) -> None:
         """Note that a restore has put another keystore there."""
         from prontodb.model.anchor import RESTORED, Anchor
 
         self._anchors().add(Anchor(address, mark, at_ms, RESTORED))
 
+    def due(self) -> list[Address]:
+        """Return the addresses whose change was done, or begun by somebody who is gone, and is not noted yet."""
+        return [due.address for due in self._anchors().due()]
+
+    def settle(self, where_is: WhereIs) -> int:
+        """Have the anchors follow what was done to addresses and not noted; return how many changes those were."""
+        return self._anchors().settle(where_is)
+
     def _anchors(self) -> AnchorRegistry:
         # Here alone: a one-shot write of an address that exists pays nothing for them.
         from prontodb.registry.anchors import AnchorRegistry
 
-        return AnchorRegistry(self._layout, wait_s=self._wait_s, one_shot=self._one_shot)
+        if self._kept is None:
+            self._kept = AnchorRegistry(self._layout, wait_s=self._wait_s, one_shot=self._one_shot)
+        return self._kept
 
     def _deferrable(self, update: Callable[[], None]) -> None:
         """Update the index if that can be done: data never fails for an index; the next listing heals it."""

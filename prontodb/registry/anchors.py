@@ -13,13 +13,15 @@ from prontodb.log import event
 from prontodb.model.address import Address
 from prontodb.model.anchor import Anchor, to_drop
 from prontodb.model.history import Mark
+from prontodb.registry.dues import PLACED, Dues
 from prontodb.registry.session_index import WITH_ANCHORS, session_index
 from prontodb.storage.connection import rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from prontodb.model.layout import Layout
+    from prontodb.registry.dues import Due, WhereIs
     from prontodb.storage.connection import Connection
 
 _OF_ONE = "SELECT number, incarnation, revision, chain FROM anchors WHERE user = ? AND cursor = ? ORDER BY number"
@@ -32,7 +34,12 @@ _PUT = (
 )
 _DROP = "DELETE FROM anchors WHERE user = ? AND cursor = ? AND number = ?"
 _FORGET = "DELETE FROM anchors WHERE user = ? AND cursor = ?"
+_FORGET_FOR = (
+    "DELETE FROM anchors WHERE user = ?3 AND cursor = ?4 "
+    "AND EXISTS (SELECT 1 FROM anchors WHERE user = ?1 AND cursor = ?2)"
+)
 _MOVE = "UPDATE anchors SET user = ?3, cursor = ?4 WHERE user = ?1 AND cursor = ?2"
+_FORGET_ALL = "DELETE FROM anchors"
 
 
 def put(connection: Connection, anchor: Anchor) -> None:
@@ -63,20 +70,81 @@ def _anchor(user: object, cursor: object, *columns: object) -> Anchor | None:
     return Anchor(address, Mark(incarnation, revision, chain), at_ms, by)  # type: ignore[arg-type]
 
 
+def _sound(found: Iterable[Sequence[object]]) -> list[Anchor]:
+    anchors = (_anchor(*columns) for columns in found)
+    return [anchor for anchor in anchors if anchor is not None]
+
+
 class AnchorRegistry:
     """The anchors of one root. What writes never raises: data never fails for what describes it."""
 
     def __init__(self, layout: Layout, *, wait_s: float, one_shot: bool) -> None:
         self._index = session_index(layout, wait_s=wait_s, one_shot=one_shot)
+        self._dues = Dues(layout)
 
     def all(self) -> list[Anchor]:
         """Return every anchor, by address, the oldest of each first. Raises when the index is damaged."""
-        found = (_anchor(*columns) for columns in self._index.select(_ALL, since=WITH_ANCHORS))
-        return [anchor for anchor in found if anchor is not None]
+        return _sound(self._index.select(_ALL, since=WITH_ANCHORS))
+
+    def as_due(self, where_is: WhereIs) -> list[Anchor]:
+        """Return every anchor as it is once what is due is noted; changes nothing. Raises when the index is damaged."""
+        found = self.all()
+        for due in self._dues.all():
+            if due.has_happened(where_is, found):
+                found = due.applied(found)
+        return found
+
+    def begin(self, due: Due) -> None:
+        """Write down a change of an address that is about to be made, so that it is noted even after a kill."""
+        # Where there is no index, nothing has to follow a deletion or renaming.
+        if due.what == PLACED or self._index.exists():
+            self._dues.begin(due)
+
+    def due(self) -> list[Due]:
+        """Return what was done, or begun by somebody who is gone, and is not noted yet."""
+        return [due for due in self._dues.all() if due.is_done or due.is_abandoned()]
+
+    def settle(self, where_is: WhereIs) -> int:
+        """Note what is due, if that can be done now; return how many changes were made up for."""
+        dues = self._dues.all()
+        if not dues:
+            return 0
+        try:
+            found = self.all()
+        except ProntoError as error:
+            event("registry.deferred", reason=str(error))
+            return 0
+        made: list[Due] = []
+        never: list[Due] = []
+        for due in dues:
+            happened = due.has_happened(where_is, found)
+            if happened:
+                found = due.applied(found)
+                made.append(due)
+            elif happened is False and (due.is_done or due.is_abandoned()):
+                never.append(due)
+
+        def work(connection: Connection) -> None:
+            found = _sound(rows(connection, _ALL))
+            for due in made:
+                found = due.applied(found)
+            connection.execute(_FORGET_ALL).close()
+            for anchor in found:
+                put(connection, anchor)
+
+        if made and not self._deferrable(work):
+            return 0
+        self._dues.remove([*made, *never])
+        for due in made:
+            event("registry.made_up", address=due.address, what=due.what)
+        return len(made)
 
     def add(self, anchor: Anchor) -> None:
         """Keep one more."""
-        self._deferrable(lambda connection: put(connection, anchor))
+        self._end(anchor.address, self._deferrable(lambda connection: put(connection, anchor)))
+
+    def _end(self, address: Address, noted: bool) -> None:
+        self._dues.end(address, noted=noted)
 
     def add_all(self, anchors: Sequence[Anchor]) -> None:
         """Keep several more, in one commit."""
@@ -99,23 +167,28 @@ class AnchorRegistry:
 
     def forget(self, address: Address) -> None:
         """Drop those of an address that is gone."""
-        self._deferrable(
+        noted = self._deferrable(
             lambda connection: connection.execute(_FORGET, (address.user, address.cursor)).close(), make=False
         )
+        self._end(address, noted)
 
     def move(self, old: Address, new: Address) -> None:
         """Hand those of `old` on to `new`, which is the same keystore."""
 
         def work(connection: Connection) -> None:
-            connection.execute(_FORGET, (new.user, new.cursor)).close()
+            # Unless somebody has handed them on already, to make up for us.
+            connection.execute(_FORGET_FOR, (old.user, old.cursor, new.user, new.cursor)).close()
             connection.execute(_MOVE, (old.user, old.cursor, new.user, new.cursor)).close()
 
-        self._deferrable(work, make=False)
+        self._end(old, self._deferrable(work, make=False))
 
-    def _deferrable(self, work: Callable[[Connection], None], *, make: bool = True) -> None:
+    def _deferrable(self, work: Callable[[Connection], None], *, make: bool = True) -> bool:
+        """Do it if that can be done now; False when not."""
         try:
             # Where there is no index, there is nothing to take away, and none is made for that.
             if make or self._index.exists():
                 self._index.write(work)
         except ProntoError as error:
             event("registry.deferred", reason=str(error))
+            return False
+        return True

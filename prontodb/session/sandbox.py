@@ -125,12 +125,11 @@ class Sandbox:
     def _lend_secret(self, folder: Folder, address: Address) -> None:
         """Lay out what opens the address, if it is encrypted: sealed with a key that lives as long as the run."""
         with open_root(self._layout.root, *self._layout.address_parts(address)) as own:
-            name = ciphers.name_in(self._layout, own)
-        if name is None:
+            secret = ciphers.secret_in(self._keyed, own, address)
+        if secret is None:
             return
         self._key = os.urandom(KEY_BYTES).hex()
-        keys = ciphers.keys_of(self._keyed)
-        keys.lend(keys.secret(name), Keyring(folder.path, RunKey(self._key)))
+        ciphers.keys_of(self._keyed).lend(secret, address, Keyring(folder.path, RunKey(self._key)))
 
     def _copy_settings(self, folder: Folder) -> None:
         stamp = configuration.stamp(self._layout)

@@ -19,6 +19,7 @@ import pytest
 
 from prontodb.storage import files
 from tests.roots import as_root
+from tests.sealed import key_file
 from tests.unit.cli.harness import Cli, Outcome
 
 STRANGER = 12_345
@@ -34,6 +35,7 @@ BACKUPS = ("backup", "list")
 VERIFY = ("backup", "verify")
 SETTINGS = ("settings", "show")
 SHOW = ("address", "show", "a/_default")
+SEALED = ("--user", "sealed", "get", "k")
 
 HERE = "addresses/a/_default"
 LOCKS = "registry/locks/a@_default"
@@ -69,6 +71,8 @@ PLACES = [
     Place("registry/locks", True, SET),
     Place(LOCKS, True, SET),
     Place(f"{LOCKS}/address.lock", False, SET),
+    Place("keys", True, SEALED),
+    Place("keys/RECORD", False, SEALED),
     Place("backups", True, BACKUPS),
     Place("backups/full", True, BACKUPS, copes=True),
     Place("backups/full/ID", True, VERIFY, copes=True),
@@ -81,8 +85,11 @@ PLACES = [
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A root that has everything, with a log beside the keystore as a killed writer leaves it."""
     root = tmp_path_factory.mktemp("model") / "a root"
-    cli = Cli(root)
+    key_file(root.parent)
+    cli = with_key(root, root)
     cli.ok("--user", "a", "set", "k", "1")
+    cli.ok("address", "create", "sealed", "--encrypt")
+    cli.ok("--user", "sealed", "set", "k", "1")
     cli.ok("backup", "create")
     cli.ok("jobs", "once", "sweep")
     cli.ok("--user", "a", "run", "--", "true")
@@ -97,14 +104,21 @@ def cli(model: Path, tmp_path: Path) -> Cli:
     root = tmp_path / "it's a root"
     shutil.copytree(model, root, symlinks=True)
     files.CLOSED_TO_OTHERS.clear()
-    return Cli(root)
+    return with_key(root, model)
+
+
+def with_key(root: Path, model: Path) -> Cli:
+    return Cli(root, {"PRONTODB_KEY_FILE": str(model.parent / "key")})
 
 
 def path_of(root: Path, place: Place) -> Path:
     backup = next((root / "backups/full").iterdir()).name
     folder = root / "backups/full" / backup
     file = next(path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "manifest.json")
-    return root / place.path.replace("ID/FILE", f"ID/{file.relative_to(folder)}").replace("/ID", f"/{backup}")
+    record = next(path for path in sorted((root / "keys").iterdir()) if path.is_file()).name
+    return root / place.path.replace("RECORD", record).replace("ID/FILE", f"ID/{file.relative_to(folder)}").replace(
+        "/ID", f"/{backup}"
+    )
 
 
 @contextmanager

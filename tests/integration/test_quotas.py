@@ -158,6 +158,31 @@ def test_a_wrong_rule_stops_every_command_with_the_field_named(root: Path, rule:
         assert field in message
 
 
+def test_an_address_full_of_its_own_history_can_be_emptied_and_the_error_says_what_gives_room(root: Path) -> None:
+    cli = Cli(root)
+    agent = ("--user", "a")
+    cli.ok("address", "create", "a")
+    cli.ok("address", "history", "a", "on")
+    file = ruled(root, {"addresses": "a/*", "max_keystore_bytes": 200_000})
+    for n in range(100):
+        done = cli(*agent, "set", f"k{n % 3}", f"{n}" + "x" * 5_000)
+        if done.code:
+            break
+    assert 5 < n < 99
+    message = cli.fails(*agent, "set", "k0", "y" * 5_000)
+    for way in ("delete something", "prontodb jobs once compact", "journal_days", "journal_records", "raise"):
+        assert way in message
+    for key in ("k0", "k1", "k2"):
+        cli.ok(*agent, "del", key)
+    assert cli.ok(*agent, "export").json[-1]["count"] == 0
+    # All that is left is its history: pruned as far as the settings allow, it gives room.
+    assert cli(*agent, "set", "k0", "y" * 50_000).code == 1
+    fields = json.loads(file.read_text())
+    file.write_text(json.dumps(fields | {"settings": {"journal_records": 1}}))
+    cli.ok("jobs", "once", "compact")
+    cli.ok(*agent, "set", "k0", "y" * 50_000)
+
+
 WRITER = """
 import sys
 from prontodb.direct import OneShot, run

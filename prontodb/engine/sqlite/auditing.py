@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from prontodb.engine.sqlite import shapes
 from prontodb.engine.sqlite.snapshot import mark_of
 from prontodb.errors import CorruptError
 from prontodb.storage import connection as sqlite
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 
     Row = tuple[int, object, object, object, object, object]
     """Of the journal: rev, first_rev, at, session, records, chain; None for what is not of the column's type."""
-    Stored = tuple[bytes | None, bytes | None, object, object, object, object]
-    """Of an entry: key, value, expiry, revision, created, updated; None for a number that is none."""
+    Stored = tuple[bytes | None, bytes | None, object, object, object, object, object]
+    """Of an entry: key, value, expiry, revision, created, updated, checksum; None for a number that is none."""
 
 PAGE_ROWS = 256
 """Rows of the journal read from one snapshot, so that a long look pins no checkpoint."""
@@ -45,7 +46,8 @@ _STORED = (
     "SELECT CASE typeof(namespace_key) WHEN 'text' THEN CAST(namespace_key AS BLOB) END, CASE typeof(value) WHEN "
     "'text' THEN CAST(value AS BLOB) END, CASE typeof(ttl_expires_at) WHEN 'integer' THEN ttl_expires_at WHEN 'null' "
     "THEN NULL ELSE 0 END, CASE typeof(rev) WHEN 'integer' THEN rev END, CASE typeof(created_at) WHEN 'integer' THEN "
-    "created_at END, CASE typeof(updated_at) WHEN 'integer' THEN updated_at END FROM kvstore ORDER BY id"
+    "created_at END, CASE typeof(updated_at) WHEN 'integer' THEN updated_at END, CASE typeof(checksum) WHEN 'integer' "
+    "THEN checksum END FROM kvstore ORDER BY id"
 )
 
 
@@ -134,6 +136,24 @@ def stored(connection: Connection) -> Iterator[Stored]:
         yield from cursor
     finally:
         cursor.close()
+
+
+def goes_through(connection: Connection, revision: int, chain: str) -> bool:
+    """True when the history of a keystore has this place in it."""
+    row = row_at(connection, revision)
+    found = row[5] if row is not None and row[0] == revision else None
+    return isinstance(found, bytes) and found.hex() == chain
+
+
+def settings(connection: Connection) -> tuple[int, dict[str, int]]:
+    """Return what a keystore says of itself and has records of: whether it keeps its history, and default lifetimes."""
+    lifetimes = dict(rows(connection, "SELECT namespace, ttl_ms FROM namespace_ttl"))
+    return one(connection, "SELECT history FROM meta")[0], lifetimes
+
+
+def misshapen(connection: Connection) -> str | None:
+    """Return the first thing in the keystore's own records that nobody of ours writes there."""
+    return next(iter(shapes.faults(connection, shapes.OF_THE_KEYSTORE, 1)), None)
 
 
 def count(connection: Connection) -> int:

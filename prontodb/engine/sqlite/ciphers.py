@@ -1,14 +1,15 @@
 """Which secret opens the keystore in a folder, and which one a new keystore of an address gets.
 
-An address's metadata.json names its secret, so the name and the file that it opens come and go by one rename.
+An address's metadata.json names its secret, so the name and the file that it opens come and go by one rename. It is
+taken from a key record of that very address alone: who can write the metadata cannot come to another's secret by it.
 """
 
 from __future__ import annotations
 
 import os
 
-from prontodb.errors import CorruptError
-from prontodb.model.layout import KEYS, METADATA_FILE
+from prontodb.errors import CorruptError, SecretError
+from prontodb.model.layout import KEYS, KEYSTORE_FILE, METADATA_FILE
 from prontodb.model.secret import parsed_name, secret_name
 
 TYPE_CHECKING = False
@@ -20,42 +21,85 @@ if TYPE_CHECKING:
 
 PLAIN = 0
 """The generation in the metadata of an address that was decrypted: its record is kept for its backups."""
+_HEADER = b"SQLite format 3\0"
+"""How a plain file begins; an encrypted one with a random salt."""
 
 
-def name_in(layout: Layout, folder: Folder) -> str | None:
+def name_in(layout: Layout, folder: Folder, address: Address) -> str | None:
     """Return the name of the secret that opens the keystore in a folder; None for a plain one."""
-    found = _named(layout, folder)
+    found = _named(layout, folder, address)
     return None if found is None or found[1] == PLAIN else secret_name(*found)
 
 
-def _named(layout: Layout, folder: Folder) -> tuple[str, int] | None:
+def _named(layout: Layout, folder: Folder, address: Address) -> tuple[str, int] | None:
     """Return the record and the generation that belong to the keystore in a folder; None when it has none."""
-    # One look at a folder's name: a root without encrypted addresses pays for nothing more.
-    if not os.path.lexists(layout.path(KEYS)):
+    # One look at a folder's name and at a few bytes: a root without encrypted addresses pays for nothing more.
+    if not os.path.lexists(layout.path(KEYS)) and is_plain(folder):
         return None
     from prontodb.engine.sqlite import metadata
 
     try:
         name = metadata.read(folder).encryption
     except CorruptError:
-        # A plain keystore works without its metadata; an encrypted one does if a key record says whose it is.
-        return keys_of(layout).of_path(folder.path)
-    if name is None:
-        return None
-    parsed = parsed_name(name)
-    if parsed is None:
-        raise CorruptError(f"{folder.path}/{METADATA_FILE} names a secret that is none of ours")
-    return parsed
+        return _found_out(layout, folder, address)
+    return None if name is None else parsed_name(name) or _found_out(layout, folder, address)
 
 
-def secret_in(layout: Layout, folder: Folder) -> Secret | None:
+def is_plain(folder: Folder) -> bool:
+    """True when the file of a keystore is not encrypted, and when there is none."""
+    try:
+        fd = os.open(KEYSTORE_FILE, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder.fd)
+    except OSError:
+        return True  # whatever it is, opening it says so
+    try:
+        return os.read(fd, len(_HEADER)) in (_HEADER, b"")
+    except OSError:
+        return True
+    finally:
+        os.close(fd)
+
+
+def _found_out(layout: Layout, folder: Folder, address: Address) -> tuple[str, int] | None:
+    """Return what opens a keystore whose metadata is lost: found out by trying what key records say is its."""
+    keys = keys_of(layout)
+    if is_plain(folder):
+        records = keys.of_address(address)
+        return (records[0].id, PLAIN) if records else None
+    for secret in keys.secrets_of(address):
+        if _opens(folder, secret):
+            return secret.record, secret.generation
+    raise SecretError(
+        f"{folder.path}/{METADATA_FILE}, which names the secret of {address}, is lost, and no key record that says it "
+        f"is of {address} opens it: bring one back: prontodb secret import FILE"
+    )
+
+
+def _opens(folder: Folder, secret: Secret) -> bool:
+    from prontodb.storage import connection as sqlite
+
+    found = folder.stat(KEYSTORE_FILE)
+    try:
+        # Nothing is locked, and no log is played: the first page alone tells.
+        opened = sqlite.connect(f"{folder.path}/{KEYSTORE_FILE}", mode=sqlite.IMMUTABLE, found=found, secret=secret)
+    except CorruptError:
+        return False
+    try:
+        sqlite.one(opened, "PRAGMA schema_version")
+    except sqlite.ERRORS:
+        return False
+    finally:
+        opened.close()
+    return True
+
+
+def secret_in(layout: Layout, folder: Folder, address: Address) -> Secret | None:
     """Return what opens the keystore in a folder; None for a plain one. `SecretError` when nobody brought it."""
-    name = name_in(layout, folder)
-    return None if name is None else secret_called(layout, name)
+    name = name_in(layout, folder, address)
+    return None if name is None else keys_of(layout).secret(name, address)
 
 
 def secret_called(layout: Layout, name: str) -> Secret:
-    """Return the secret with a name; `SecretError` when nobody brought it."""
+    """Return the secret with a name, whosever it is; `SecretError` when nobody brought it."""
     return keys_of(layout).secret(name)
 
 
@@ -73,39 +117,74 @@ def keys_of(layout: Layout) -> Keys:
     return Keyring(layout.root, None)
 
 
-def record_in(layout: Layout, folder: Folder) -> str | None:
+def record_in(layout: Layout, folder: Folder, address: Address) -> str | None:
     """Return the key record of the address in a folder, also of one that was decrypted; None when it has none."""
-    found = _named(layout, folder)
-    return None if found is None else found[0]
+    found = _named(layout, folder, address)
+    return None if found is None or not keys_of(layout).is_of(found[0], address) else found[0]
 
 
-def new_secret(layout: Layout, address: Address, now_ms: int, record: str | None = None) -> Secret:
-    """Make a secret for an address: in its own record, where it has one, else in a new one."""
+def named_in(folder: Folder) -> str | None:
+    """Return the record that the metadata in a folder names, whosever that is; None when it names none."""
+    from prontodb.engine.sqlite import metadata
+
+    try:
+        name = metadata.read(folder).encryption
+    except CorruptError:
+        return None
+    parsed = None if name is None else parsed_name(name)
+    return None if parsed is None else parsed[0]
+
+
+def uses(folder: Folder, record: str) -> bool:
+    """True when the keystore in a folder may be opened with a record: its metadata names it, or cannot be read."""
+    from prontodb.engine.sqlite import metadata
+
+    try:
+        name = metadata.read(folder).encryption
+    except CorruptError:
+        return True
+    parsed = None if name is None else parsed_name(name)
+    return name is not None and (parsed is None or parsed[0] == record)
+
+
+def new_secret(
+    layout: Layout, address: Address, now_ms: int, record: str | None = None, *, forgetting: bool = False
+) -> tuple[Secret, bool]:
+    """Make a secret for an address: in the record it has, or one that it had; True when that is a new record."""
     keys = keys_of(layout)
-    return keys.make(address, now_ms) if record is None else keys.add(record)
+    if record is not None:
+        return keys.add(record, forgetting=forgetting), False
+    for left in keys.of_address(address):
+        try:
+            return keys.add(left.id), False  # of a change that was killed, or of what was here before
+        except SecretError:
+            continue  # sealed with another key
+    return keys.make(address, now_ms), True
 
 
 def secret_for_restore(
     layout: Layout, address: Address, folder: Folder | None, now_ms: int, like: str | None
-) -> tuple[Secret | None, str | None]:
-    """Return what is to open a keystore that takes an address's place, and what its metadata says of it.
+) -> tuple[Secret | None, str | None, bool]:
+    """Return what is to open a keystore that takes an address's place, what its metadata says, and if a record is new.
 
     `folder` is what lies there now, None for nothing; `like` the name of the secret of what is put in, None for plain.
     What is encrypted stays so, and what was encrypted becomes so.
     """
-    record = None if folder is None else record_in(layout, folder)
-    name = None if folder is None else name_in(layout, folder)
-    if name is not None:
-        return secret_called(layout, name), name
-    if like is None and (folder is not None or not encrypts_new(layout)):
-        return None, plain_name(record)
-    parsed = None if like is None else parsed_name(like)
     keys = keys_of(layout)
+    found = None if folder is None else _named(layout, folder, address)
+    record = found[0] if found is not None and keys.is_of(found[0], address) else None
+    if found is not None and record is not None and found[1] != PLAIN:
+        name = secret_name(*found)
+        return keys.secret(name, address), name, False
+    sealed = found is not None and found[1] != PLAIN  # and its record is lost, or is not its own
+    if like is None and not sealed and (folder is not None or not encrypts_new(layout)):
+        return None, plain_name(record), False
+    parsed = None if like is None else parsed_name(like)
     if folder is None and parsed is not None and keys.is_of(parsed[0], address):
-        secret = keys.newest(parsed[0])  # its address is back
+        secret, is_new = keys.newest(parsed[0]), False  # its address is back
     else:
-        secret = new_secret(layout, address, now_ms, record)
-    return secret, secret.name
+        secret, is_new = new_secret(layout, address, now_ms, record)
+    return secret, secret.name, is_new
 
 
 def encrypts_new(layout: Layout) -> bool:

@@ -258,7 +258,7 @@ def _connect(layout: Layout, address: Address, mode: str) -> Connection:
     path = layout.keystore_path(address)
     with opening.open_folder(layout, address) as folder:
         found = opening.check_files(folder, address)
-        connection = sqlite.connect(path, mode=mode, found=found, secret=ciphers.secret_in(layout, folder))
+        connection = sqlite.connect(path, mode=mode, found=found, secret=ciphers.secret_in(layout, folder, address))
     return sqlite.checked(connection, path, lambda: schema.check(connection, path, wal=False))
 
 

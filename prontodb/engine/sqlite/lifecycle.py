@@ -6,7 +6,7 @@ addresses (sorted), then creation locks (sorted), then the registry's own.
 
 from __future__ import annotations
 
-from prontodb.engine.sqlite import ciphers, fencing, folders, metadata, opening, writing
+from prontodb.engine.sqlite import belonging, ciphers, fencing, folders, metadata, opening, writing
 from prontodb.errors import (
     AddressBusyError,
     AddressExistsError,
@@ -18,6 +18,7 @@ from prontodb.errors import (
     SecretError,
 )
 from prontodb.log import event
+from prontodb.model.address import Address
 from prontodb.model.holder import Holder
 from prontodb.model.layout import ADDRESS_LOCK_FILE, CREATE_LOCK_FILE, METADATA_FILE
 from prontodb.model.limits import Limits
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from prontodb.engine.sqlite.context import Target
-    from prontodb.model.address import Address
     from prontodb.model.clock import Clock
     from prontodb.model.history import Mark
     from prontodb.model.layout import Layout
@@ -45,20 +45,29 @@ if TYPE_CHECKING:
         def created(self, address: Address, at_ms: int | None) -> None:
             """The address exists since `at_ms`; None: as far as is known already."""
 
-        def deleting(self, address: Address) -> None:
+        def deleting(self, address: Address, mark: Mark | None, at_ms: int) -> None:
             """The address is about to go."""
 
         def deleted(self, address: Address) -> None:
             """The address is gone."""
 
-        def renaming(self, old: Address, new: Address) -> None:
+        def renaming(self, old: Address, new: Address, mark: Mark | None, at_ms: int) -> None:
             """`old` is about to become `new`."""
 
         def renamed(self, old: Address, new: Address) -> None:
             """`old` is `new` now."""
 
+        def placing(self, address: Address, mark: Mark, at_ms: int) -> None:
+            """Another keystore is about to be put there."""
+
         def placed(self, address: Address, mark: Mark, at_ms: int) -> None:
             """Another keystore lies at the address now, on purpose: there its history stands."""
+
+        def due(self) -> list[Address]:
+            """The addresses whose change is not noted yet, though nobody is at it any more."""
+
+        def settle(self, where_is: Callable[[Address], str | None]) -> int:
+            """Make up for what was done and not noted: by a kill, or since the registry was locked."""
 
 
 FAILPOINT: list[Callable[[str], None]] = []
@@ -264,7 +273,7 @@ class Lifecycle:
         folders.check_no_twin(self.layout, address)
         at_ms = self._clock.wall_ms()
         sealed = ciphers.encrypts_new(self.layout) if encrypted is None else encrypted
-        secret = ciphers.new_secret(self.layout, address, at_ms) if sealed else None
+        secret = ciphers.keys_of(self.layout).make(address, at_ms) if sealed else None
         try:
             staged = folders.stage(self.layout, address, at_ms, secret)
             step("create.staged")
@@ -278,7 +287,7 @@ class Lifecycle:
                 raise
         except BaseException:
             if secret is not None:
-                ciphers.keys_of(self.layout).destroy(secret.record)
+                belonging.take_back(self.layout, address, secret)
             raise
         step("create.published")
         if self._registrar is not None:
@@ -299,10 +308,12 @@ class Lifecycle:
             # Before the address itself: what a restore put aside would else take its place again.
             folders.forget_kept(self.layout, address)
             found = folders.exists(self.layout, address)
+            records = belonging.records_of(self.layout, address)
             if found and self._registrar is not None:
-                self._registrar.deleting(address)
+                self.settle()
+                self._registrar.deleting(address, self._mark_of(address), self._clock.wall_ms())
             step("delete.marked")
-            self._shred(address)
+            self._shred(address, records)
             step("delete.shredded")
             folders.to_trash(self.layout, address)
             step("delete.moved")
@@ -316,29 +327,33 @@ class Lifecycle:
                 event("address.deleted", address=address)
             return found
 
-    def _shred(self, address: Address) -> None:
-        """Destroy the key record of an address, if it has one: what is encrypted is gone with it, backups as well."""
-        record = self.record_of(address)
-        if record is not None:
-            ciphers.keys_of(self.layout).destroy(record)
-            event("address.shredded", address=address, record=record)
-
-    def record_of(self, address: Address) -> str | None:
-        """Return the key record that belongs to an address; None when it has none."""
+    def _shred(self, address: Address, records: list[str]) -> None:
+        """Destroy the key records of an address: what is encrypted is gone with them, backups as well."""
         try:
-            with open_root(self.layout.root, *self.layout.address_parts(address)) as folder:
-                return ciphers.record_in(self.layout, folder)
-        except FileNotFoundError:
-            return None
+            for record in records:
+                ciphers.keys_of(self.layout).destroy(record)
+                event("address.shredded", address=address, record=record)
+        except ProntoError:
+            if self._registrar is not None and self.exists(address):
+                self._registrar.created(address, None)  # it stays: what marks it as going must not, either
+            raise
 
-    def is_shredded(self, address: Address) -> bool:
-        """True for an encrypted address whose key record is gone: by a deletion that was killed, or lost."""
-        try:
-            with open_root(self.layout.root, *self.layout.address_parts(address)) as folder:
-                record = ciphers.name_in(self.layout, folder) and ciphers.record_in(self.layout, folder)
-        except FileNotFoundError:
-            return False
-        return record is not None and record not in ciphers.keys_of(self.layout).ids()
+    def shred_missing(self, address: Address) -> None:
+        """Destroy the key records of an address that has no folder; the caller holds its locks.
+
+        Not those that another address is to be opened with: its folder may have been moved by hand.
+        """
+        records = belonging.records_of(self.layout, address)
+        self._shred(address, [one for one in records if not belonging.namers(self.layout, one)])
+
+    def settle_record(self, record: str, addresses: tuple[str, ...]) -> str:
+        """End what a rename that was killed began: the key record is the address's that uses it; return which."""
+        known = [Address.parse(name) for name in addresses]
+        with self.hold_all(f"settle key record {record}", *known, wait_s=0, sealed=True):
+            # The first is the new name. Where neither uses it, it stays for the backups of the address under that.
+            owner = next((one for one in known if belonging.uses(self.layout, one, record)), known[0])
+            ciphers.keys_of(self.layout).settle(record, owner)
+            return str(owner)
 
     def finish_deletion(self, address: Address) -> None:
         """Take a deletion to its end that was killed after the key record went; the caller holds the locks."""
@@ -366,24 +381,22 @@ class Lifecycle:
                 raise AddressExistsError(f"address {new} exists already; delete it or choose another name")
             folders.check_no_twin(self.layout, new, old)
             folders.forget_kept(self.layout, old)
+            records = belonging.records_of(self.layout, old)
+            for record in records:
+                ciphers.keys_of(self.layout).renaming(record, old, new)
+            step("rename.recorded")
             if self._registrar is not None:
-                self._registrar.renaming(old, new)
+                self.settle()
+                self._registrar.renaming(old, new, self._mark_of(old), self._clock.wall_ms())
             step("rename.marked")
             folders.move(self.layout, old, new)
             step("rename.moved")
-            self._rename_record(new)
+            belonging.settle(self.layout, new, records)
             if self._registrar is not None:
                 self._registrar.renamed(old, new)
             event("address.renamed", address=old, new=new)
             step("rename.registered")
             folders.remove_empty_user(self.layout, old.user)
-
-    def _rename_record(self, address: Address) -> None:
-        """Say in the key record what its address is called now: for people, and for a restore of a lost address."""
-        with open_root(self.layout.root, *self.layout.address_parts(address)) as folder:
-            record = ciphers.record_in(self.layout, folder)
-        if record is not None:
-            ciphers.keys_of(self.layout).rename(record, address)
 
     def keep_history(self, address: Address, keep: bool) -> None:
         """Say whether the journal of an address keeps the values of what is set from now on: for time travel."""
@@ -419,14 +432,17 @@ class Lifecycle:
             folders.remove_remains(self.layout, address)
             staged = folders.stage_nothing(self.layout, address)
             step("restore.begun")
+            new: Secret | None = None
             try:
-                secret, name = self._secret_for_restore(address, like)
+                secret, name, is_new = self._secret_for_restore(address, like)
+                new = secret if is_new else None
                 created_at_ms, labels = build(staged.folder, secret)
                 staged.folder.create(METADATA_FILE, metadata.image(created_at_ms, labels, name))
                 step("restore.staged")
                 with self.hold_creation(address.user, f"{purpose} {address}"):
                     if not folders.exists(self.layout, address):
                         folders.check_no_twin(self.layout, address)
+                    self.tell_placing(address, staged.folder, secret)
                     old = staged.replace(self._clock.wall_ms(), lambda: step("restore.aside"))
             except BaseException:
                 if folders.exists(self.layout, address):
@@ -436,6 +452,8 @@ class Lifecycle:
                     staged.close()
                     folders.remove_remains(self.layout, address)
                     folders.remove_empty_user(self.layout, address.user)
+                if new is not None:
+                    belonging.take_back(self.layout, address, new)
                 raise
             step("restore.placed")
             if self._registrar is not None:
@@ -445,7 +463,7 @@ class Lifecycle:
             step("restore.registered")
             return old
 
-    def _secret_for_restore(self, address: Address, like: str | None) -> tuple[Secret | None, str | None]:
+    def _secret_for_restore(self, address: Address, like: str | None) -> tuple[Secret | None, str | None, bool]:
         now_ms = self._clock.wall_ms()
         try:
             folder = open_root(self.layout.root, *self.layout.address_parts(address))
@@ -453,6 +471,50 @@ class Lifecycle:
             return ciphers.secret_for_restore(self.layout, address, None, now_ms, like)
         with folder:
             return ciphers.secret_for_restore(self.layout, address, folder, now_ms, like)
+
+    def _mark_of(self, address: Address) -> Mark | None:
+        """Return where the history at an address stands; None when that cannot be read."""
+        from prontodb.engine.sqlite.snapshot import mark_of
+
+        try:
+            mark, _ = opening.read(self.layout, address, mark_of, busy_timeout_ms=round(self._wait_s * 1_000))
+        except ProntoError:
+            return None
+        return mark
+
+    def due(self) -> list[Address]:
+        """Return the addresses whose change the registry does not know of, though nobody is at it any more."""
+        return [] if self._registrar is None else self._registrar.due()
+
+    def settle(self) -> int:
+        """Have the registry follow what was done to addresses and not noted; return how many changes those were."""
+        from prontodb.engine.sqlite.snapshot import incarnation_at
+
+        if self._registrar is None:
+            return 0
+        return self._registrar.settle(lambda address: incarnation_at(self.layout, address))
+
+    def tell_placing(self, address: Address, folder: Folder, secret: Secret | None) -> None:
+        """Tell which keystore is about to be put at an address: a kill right after must not make it look swapped."""
+        from prontodb.engine.sqlite.snapshot import mark_in
+
+        if self._registrar is None:
+            return
+        self.settle()
+        try:
+            mark = mark_in(folder, secret)
+        except ProntoError as error:
+            event("address.not_anchored", address=address, reason=str(error))
+        else:
+            self._registrar.placing(address, mark, self._clock.wall_ms())
+
+    def _tell_placing_kept(self, address: Address, folder: Folder) -> None:
+        try:
+            secret = ciphers.secret_in(self.layout, folder)
+        except ProntoError as error:
+            event("address.not_anchored", address=address, reason=str(error))
+        else:
+            self.tell_placing(address, folder, secret)
 
     def tell_placed(self, address: Address) -> None:
         """Tell where the history of what was put at an address stands: else it would look as if swapped by hand."""
@@ -485,9 +547,11 @@ class Lifecycle:
             if staged is None:
                 return False
             try:
+                self._tell_placing_kept(address, staged.folder)
                 staged.replace(self._clock.wall_ms(), lambda: step("undo.aside"), undone=not redo)
             finally:
                 staged.close()
+            step("undo.placed")
             if self._registrar is not None:
                 self._registrar.created(address, folders.created_at_ms(self.layout, address))
                 self.tell_placed(address)

@@ -149,7 +149,7 @@ def open_writer(
     path, limits = layout.keystore_path(address), limits.at(address)
 
     def opened(folder: Folder, found: os.stat_result) -> tuple[Connection, Target]:
-        secret = ciphers.secret_in(layout, folder)
+        secret = ciphers.secret_in(layout, folder, address)
         if _log_waits(folder):
             # A writer that closes plays the log into the file: first make sure, without writing, that both are ours.
             reader = sqlite.connect(
@@ -184,7 +184,7 @@ def open_reader(
     path = layout.keystore_path(address)
 
     def opened(folder: Folder, found: os.stat_result) -> tuple[Connection, tuple[int, int]]:
-        secret = ciphers.secret_in(layout, folder)
+        secret = ciphers.secret_in(layout, folder, address)
         try:
             reader = sqlite.connect(
                 path,
@@ -238,7 +238,7 @@ def read_as_it_is(layout: Layout, address: Address, work: Callable[[Connection],
     def read(folder: Folder, found: os.stat_result) -> T:
         if _log_waits(folder):
             raise StorageFullError(f"no space left to read the log of {shown(path)}; nothing is lost, make some room")
-        connection = _open_immutable(folder, path, found, ciphers.secret_in(layout, folder))
+        connection = _open_immutable(folder, path, found, ciphers.secret_in(layout, folder, address))
         try:
             result = work(connection)
         except sqlite.ERRORS as error:

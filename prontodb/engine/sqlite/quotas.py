@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from prontodb.errors import QuotaExceededError
 from prontodb.log import event
 from prontodb.storage.connection import one
@@ -35,6 +37,14 @@ def used_bytes(connection: Connection) -> int:
     pages: int = one(connection, "PRAGMA page_count")[0]
     free: int = one(connection, "PRAGMA freelist_count")[0]
     return (pages - free) * PAGE_SIZE
+
+
+def log_bytes(path: str) -> int:
+    """Return how large the log of a keystore is: a reader keeps it from being carried into the file, however long."""
+    try:
+        return os.lstat(f"{path}-wal").st_size
+    except OSError:
+        return 0
 
 
 def used_entries(connection: Connection) -> int:

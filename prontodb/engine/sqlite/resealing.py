@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from prontodb.engine.sqlite import ciphers, folders, metadata, opening, transcribing
+from prontodb.engine.sqlite import belonging, ciphers, folders, metadata, opening, transcribing
 from prontodb.engine.sqlite.lifecycle import step
 from prontodb.errors import AddressNotFoundError, ConflictError, ProntoError
 from prontodb.log import event
@@ -72,9 +72,14 @@ class Resealing:
             folders.remove_remains(self._layout, address)
             record, name, about = self._found()
             self._check(name)
-            secret = self._new_secret(record)
+            secret, is_new = self._new_secret(record)
             step(f"{self._what}.recorded")
-            digest = yield from self._replaced(secret, record, about)
+            try:
+                digest = yield from self._replaced(secret, record, about)
+            except BaseException:
+                if secret is not None and is_new:
+                    belonging.take_back(self._layout, address, secret)
+                raise
             folders.remove_remains(self._layout, address)
             step(f"{self._what}.emptied")
             dropped = self._drop_older and secret is not None
@@ -96,7 +101,8 @@ class Resealing:
                 about: tuple[int, Mapping[str, str]] = found.created_at_ms, found.labels
             except ProntoError:
                 about = self._clock.wall_ms(), {}  # a plain keystore works without it
-            return ciphers.record_in(self._layout, folder), ciphers.name_in(self._layout, folder), about
+            record = ciphers.record_in(self._layout, folder, self._address)
+            return record, ciphers.name_in(self._layout, folder, self._address), about
 
     def _check(self, name: str | None) -> None:
         if self._what == ENCRYPT and name is not None:
@@ -108,10 +114,11 @@ class Resealing:
                 f"{self._address} is not encrypted; to encrypt it: prontodb address encrypt {self._address}"
             )
 
-    def _new_secret(self, record: str | None) -> Secret | None:
+    def _new_secret(self, record: str | None) -> tuple[Secret | None, bool]:
         if self._what == DECRYPT:
-            return None
-        return ciphers.new_secret(self._layout, self._address, self._clock.wall_ms(), record)
+            return None, False
+        now_ms = self._clock.wall_ms()
+        return ciphers.new_secret(self._layout, self._address, now_ms, record, forgetting=self._drop_older)
 
     def _replaced(
         self, secret: Secret | None, record: str | None, about: tuple[int, Mapping[str, str]]
@@ -132,6 +139,7 @@ class Resealing:
             # Before the change: what was put aside, unencrypted perhaps, must not outlive it.
             folders.forget_kept(self._layout, address)
             with self._lifecycle.hold_creation(address.user, f"{self._what} {address}"):
+                self._lifecycle.tell_placing(address, staged.folder, secret)
                 staged.replace(self._clock.wall_ms(), lambda: step(f"{self._what}.aside"), forget=True)
         except BaseException:
             if folders.exists(self._layout, address):

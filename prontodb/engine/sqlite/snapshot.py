@@ -10,8 +10,17 @@ from typing import TYPE_CHECKING
 from prontodb.engine.sqlite import inspection, opening, schema
 from prontodb.engine.sqlite.digest import Digest, digest_of
 from prontodb.engine.sqlite.transactions import HEAD
-from prontodb.errors import CorruptError, ProntoError, StoppedError, StorageFullError, shown
+from prontodb.errors import (
+    AddressGoneError,
+    AddressNotFoundError,
+    CorruptError,
+    ProntoError,
+    StoppedError,
+    StorageFullError,
+    shown,
+)
 from prontodb.model.history import Mark
+from prontodb.model.layout import KEYSTORE_FILE
 from prontodb.storage import connection as sqlite
 
 if TYPE_CHECKING:
@@ -31,6 +40,7 @@ _LAST_AT = "SELECT at FROM journal ORDER BY rev DESC LIMIT 1"
 
 
 _PROBE_BYTES = 1024 * 1024
+BUSY_TIMEOUT_MS = 1_000
 
 
 class CopyFullError(StorageFullError):
@@ -57,6 +67,30 @@ def mark_of(connection: Connection) -> tuple[Mark, int]:
         raise CorruptError("the keystore's own record (meta) is damaged; restore it from a backup")
     incarnation, revision, chain, floor = found
     return Mark(incarnation.hex(), revision, chain.hex()), floor
+
+
+def mark_in(folder: Folder, secret: Secret | None) -> Mark:
+    """Return where the history of a keystore stands that lies at no address; `ProntoError` when it cannot be read."""
+    path = f"{folder.path}/{KEYSTORE_FILE}"
+    log = folder.stat(f"{KEYSTORE_FILE}-wal")
+    connection = open_copy(path, secret) if log is None or not log.st_size else open_aside(path, secret)
+    try:
+        return mark_of(connection)[0]
+    except sqlite.ERRORS as error:
+        raise sqlite.translated(error, path) from error
+    finally:
+        connection.close()
+
+
+def incarnation_at(layout: Layout, address: Address) -> str | None:
+    """Return the incarnation of the keystore at an address; None when there is none, '' when it cannot be read."""
+    try:
+        mark, _ = opening.read(layout, address, mark_of, busy_timeout_ms=BUSY_TIMEOUT_MS)
+    except (AddressNotFoundError, AddressGoneError):
+        return None
+    except ProntoError:
+        return ""
+    return mark.incarnation
 
 
 def copy_whole(

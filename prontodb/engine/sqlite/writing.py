@@ -11,7 +11,7 @@ from _blake2 import blake2b
 
 from prontodb.denials import denied
 from prontodb.engine.sqlite.context import Target
-from prontodb.engine.sqlite.quotas import Rate, used_bytes
+from prontodb.engine.sqlite.quotas import PAGE_SIZE, Rate, log_bytes, used_bytes
 from prontodb.engine.sqlite.schema import CHAIN_BYTES
 from prontodb.engine.sqlite.transactions import HISTORY, LIFETIME, checksum, expired
 from prontodb.errors import (
@@ -44,6 +44,10 @@ MAX_RECORDS = 1_000
 
 ROOM_EACH = 200
 """Bytes that an entry takes beside its text: its columns, its place in two trees, its record."""
+SPLIT_BYTES = 3 * PAGE_SIZE
+"""Pages that one commit may begin, one in each tree that its entries and its record lie in."""
+MOST_OF_CHARACTER = 20
+"""Bytes that one character of a key or value takes at most: four where it stands, and in a record twelve as JSON."""
 SWEPT_FOR_ROOM = 2_000
 """Expired entries that a write near a quota deletes at most."""
 
@@ -126,7 +130,7 @@ class Group:
             count += len(batch.ops)
             for op in batch.ops:
                 if op.value is not None:
-                    characters += len(op.value)
+                    characters += len(op.value) + len(op.key)
                 if op.expect is not None or op.value is None:
                     asked.add(op.key)
         if self._near_quotas(count, characters) and self._delete_expired():
@@ -154,8 +158,8 @@ class Group:
         """Learn how much room there is where that may matter; True when there may not be enough."""
         near = self._near_entries_quota(count)
         self.present = set() if near else None
-        self.room = self._room_bytes(characters)
-        return near or (self.room is not None and self.room < 4 * characters)
+        self.room = self._room_bytes(ROOM_EACH * count + MOST_OF_CHARACTER * characters)
+        return near or self.room is not None
 
     def _delete_expired(self) -> bool:
         """Delete expired entries, which nobody can read any more, before anything is refused for want of room."""
@@ -178,18 +182,19 @@ class Group:
         self.entries = one(self.connection, "SELECT count(*) FROM kvstore")[0]
         return self.entries + more > most
 
-    def _room_bytes(self, characters: int) -> int | None:
-        """Return how much the file may still grow; None when that cannot matter to these batches."""
+    def _room_bytes(self, wanted: int) -> int | None:
+        """Return how much the file may still grow; None when it may by what these batches can want at most."""
         most = self.limits.max_keystore_bytes
-        if most is None:
+        # No more pages than file and log together: far from the quota nothing needs to be asked of SQLite.
+        if most is None or self.target.size_bytes + log_bytes(self.target.path) + SPLIT_BYTES + wanted <= most:
             return None
-        # Four bytes a character is the most UTF-8 takes, and with the history kept each value is stored twice.
-        room = most - used_bytes(self.connection)
-        return None if room > 8 * characters + ROOM_EACH * MAX_RECORDS else room
+        room = most - used_bytes(self.connection) - SPLIT_BYTES
+        return room if room < wanted else None
 
     def _taken(self, key: str, value: str) -> int:
         """Return how many bytes an entry may take: its key stands in the table, its index and the journal."""
-        return len(value.encode()) * (2 if self.context.history else 1) + 3 * len(key.encode()) + ROOM_EACH
+        recorded = len(_to_json(key)) + (len(_to_json(value)) if self.context.history else 0)
+        return 2 * len(key.encode()) + len(value.encode()) + recorded + ROOM_EACH
 
     def _learn(self, keys: Iterable[str]) -> None:
         for key in keys:
@@ -347,7 +352,7 @@ class Group:
     def check_room_for(self, namespace: str) -> None:
         """Raise when a lifetime would pass the size or the rate of the address."""
         most, per_second = self.limits.max_keystore_bytes, self.limits.writes_per_second
-        if most is not None and used_bytes(self.connection) + self._taken(namespace, "") > most:
+        if most is not None and used_bytes(self.connection) + SPLIT_BYTES + self._taken(namespace, "") > most:
             raise QuotaExceededError("max_keystore_bytes", most)
         if per_second is not None:
             Rate(self.connection, per_second, self.now_ms).check(1)

@@ -64,7 +64,7 @@ class Cli:
         """Run one command; without `stdin` nothing may be read."""
         streams = (Pipe(stdin or b"") if stdin is not None else None, Pipe(), Pipe())
         before = (sys.stdin, sys.stdout, sys.stderr)
-        variables = {name: os.environ.pop(name, None) for name in _VARIABLES}
+        variables = {name: os.environ.pop(name, None) for name in {*_VARIABLES, *self.environment}}
         mask, on_term = os.umask(0o077), signal.getsignal(signal.SIGTERM)
         os.environ.update(self.environment)
         sys.stdin, sys.stdout, sys.stderr = streams

@@ -1,6 +1,6 @@
 """Quotas of an address inside the write transaction: the rate to the change, and being told before the end."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -93,6 +93,97 @@ def test_deleting_and_sweeping_are_never_refused_and_expired_entries_do_not_coun
     slow.apply(*(Op(f"k{n}", None) for n in range(10)))
     with pytest.raises(QuotaExceededError):
         slow.apply(Op("k", "1"))
+    slow.close()
+
+
+def test_a_journal_full_of_sweeps_hides_no_writes(store: Store) -> None:
+    slow = limited(store, writes_per_second=2)
+    store.apply(*(Op(f"old{n}", "1", ttl_ms=5) for n in range(40)))
+    slow.now_ms += 2_000
+    slow.apply(*sets([("a", "1"), ("b", "1")]))
+    for _ in range(40):  # each a row of its own
+        assert writing.sweep(slow.connection, slow.target, 1, Fence("sweep"), slow.now_ms) == 1
+    with pytest.raises(QuotaExceededError):
+        slow.apply(Op("c", "1"))
+    slow.close()
+
+
+def filled_up(store: Store, ops: Callable[[int], list[Op]]) -> int:
+    """Write batches until one is refused; return how many bytes are used then."""
+    for number in range(100_000):
+        outcome = store.group(ops(number))[0]
+        if not isinstance(outcome, Receipt):
+            break
+    assert isinstance(outcome, QuotaExceededError)
+    assert outcome.quota == "max_keystore_bytes"
+    return quotas.used_bytes(store.connection)
+
+
+SMALL_ONES: dict[str, Callable[[int], list[Op]]] = {
+    "empty values": lambda n: sets((f"{n}.{i}", "") for i in range(300)),
+    "long keys": lambda n: sets((f"{n}.{i}." + "k" * 400, "") for i in range(30)),
+    "keys that take more in JSON": lambda n: sets((f"{n}.{i}." + "\U0001f600" * 100, "") for i in range(30)),
+    "one at a time": lambda n: sets([(f"{n}", "")]),
+}
+
+
+@pytest.mark.parametrize("history", [False, True])
+@pytest.mark.parametrize("kind", SMALL_ONES)
+def test_many_small_entries_do_not_pass_the_size_by_what_they_take_beside_their_values(
+    store: Store, kind: str, history: bool
+) -> None:
+    most = 300_000
+    writing.set_history(store.connection, store.target, history, ME, store.now_ms)
+    tight = limited(store, max_keystore_bytes=most)
+    assert 0.3 * most < filled_up(tight, SMALL_ONES[kind]) <= most
+    tight.close()
+
+
+def test_values_that_the_history_keeps_as_json_do_not_pass_the_size(store: Store) -> None:
+    most = 300_000
+    writing.set_history(store.connection, store.target, True, ME, store.now_ms)
+    tight = limited(store, max_keystore_bytes=most)
+    assert 0.3 * most < filled_up(tight, lambda n: sets([(f"{n}", "\x01" * 20_000)])) <= most
+    tight.close()
+
+
+def test_the_smallest_quota_that_may_be_set_holds_something(store: Store) -> None:
+    tight = limited(store, max_keystore_bytes=65_536)
+    tight.apply(Op("a", "x" * 500))
+    tight.close()
+
+
+def test_what_the_log_holds_counts_for_the_size_however_small_the_file_is(store: Store) -> None:
+    most = 75_000_000  # far above the file, so that only its log says how much there is
+    tight = limited(store, max_keystore_bytes=most)
+    reader = store.another()
+    reader.connection.execute("BEGIN DEFERRED").close()
+    reader.values()
+    with pytest.raises(QuotaExceededError):
+        for number in range(100):
+            tight.apply(Op(f"{number}", "x" * 1_000_000))
+    assert tight.target.size_bytes < most / 2
+    reader.close()
+    tight.close()
+
+
+def test_lifetimes_of_namespaces_obey_the_size_and_the_rate(store: Store) -> None:
+    most = 200_000
+    tight = limited(store, max_keystore_bytes=most)
+    with pytest.raises(QuotaExceededError, match="max_keystore_bytes"):
+        for number in range(10_000):
+            name = f"{number}." + "n" * 200
+            writing.set_lifetime(tight.connection, tight.target, name, 60_000, ME, tight.now_ms)
+    assert quotas.used_bytes(tight.connection) <= most
+    # Taking one away always works.
+    writing.set_lifetime(tight.connection, tight.target, "0." + "n" * 200, None, ME, tight.now_ms)
+    tight.close()
+    slow = limited(store, writes_per_second=2)
+    slow.now_ms += 10_000
+    for name in "ab":
+        writing.set_lifetime(slow.connection, slow.target, name, 60_000, ME, slow.now_ms)
+    with pytest.raises(QuotaExceededError, match="writes_per_second"):
+        writing.set_lifetime(slow.connection, slow.target, "c", 60_000, ME, slow.now_ms)
     slow.close()
 
 
