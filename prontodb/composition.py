@@ -35,7 +35,7 @@ from prontodb.session.live import CLOSE_S, LiveSessions
 from prontodb.storage.confined import SANDBOX, is_kept_out, sandboxed
 from prontodb.storage.files import check_file_system, make_root, resolved
 from prontodb.storage.lane import running_loop
-from prontodb.storage.process import raise_descriptor_limit
+from prontodb.storage.process import leave_no_core, raise_descriptor_limit
 from prontodb.tokens import lent
 from prontodb.turns import Turns
 from prontodb.upkeep import Upkeep
@@ -119,6 +119,7 @@ async def open_manager(
     *,
     settings: Settings | None = None,
     keys: KeySource | None = None,
+    keep_core_files: bool = False,
     clock: Clock | None = None,
     jobs: bool = False,
     end_on_sigterm: bool = False,
@@ -127,15 +128,15 @@ async def open_manager(
 ) -> AsyncIterator[SessionManager]:
     """Open a root and yield its manager; leaving the block ends its sessions, closes everything and ends every thread.
 
-    `root` is an absolute path, made when it does not exist; None takes what PRONTODB_HOME, XDG_DATA_HOME or HOME say.
+    `root` is an absolute path, made when it does not exist; None: as PRONTODB_HOME, XDG_DATA_HOME or HOME say.
     `settings` None reads `registry/global_config.json`. `keys` brings the key that opens encrypted addresses:
-    `prontodb.KeyFile(path)`, `KeyCommand`, `SystemKeyring` or `Passphrase`; None asks the environment. With `jobs`,
-    the scheduled jobs of the root run while the block does, unless another process runs them already; then this one
-    takes over when that ends. With `end_on_sigterm`, SIGTERM cancels the block, which ends as ever, and then the
-    program with exit code 143; without it SIGTERM is the application's affair. `principal` is the name for which access
-    rules are asked, None what PRONTODB_PRINCIPAL says. `token` stands in its place: this manager does what the token
-    allows and no more; None: the one in PRONTODB_TOKEN. Enter and leave the block in one task: it owns a task group.
-    Raises `UnsupportedBackendError` outside asyncio.
+    `prontodb.KeyFile(path)`, `KeyCommand`, `SystemKeyring` or `Passphrase`; None asks the environment. With a key this
+    process leaves no core file from then on (soft RLIMIT_CORE 0, logged), unless `keep_core_files`. With `jobs`, the
+    scheduled jobs of the root run while the block does, unless another process runs them; this one takes over when that
+    ends. With `end_on_sigterm`, SIGTERM cancels the block and ends the program with exit code 143; without it SIGTERM
+    is the application's affair. `principal` is the name for which access rules are asked, None what PRONTODB_PRINCIPAL
+    says. `token` stands in its place: this manager does what it allows and no more; None: that in PRONTODB_TOKEN. Enter
+    and leave the block in one task: it owns a task group. Raises `UnsupportedBackendError` outside asyncio.
     """
     running_loop()
     if settings is not None and not isinstance(settings, Settings):
@@ -147,7 +148,7 @@ async def open_manager(
     if jobs and is_kept_out(layout.root):
         raise sandboxed(layout.root)  # no job can be done from inside of a sandbox
     settings = _settings(layout, settings)
-    layout = Layout(layout.root, _keyring(layout, settings, keys), layout.sandbox)
+    layout = Layout(layout.root, _keyring(layout, settings, keys, keep_core_files), layout.sandbox)
     caller = _caller(layout, clock, principal, token)
     manager, live, engine, upkeep = _built(layout, settings, clock, descriptors, caller)
     # Made before anything runs: a wrong schedule is refused here and now.
@@ -217,8 +218,11 @@ def _caller(layout: Layout, clock: Clock, principal: str | None, token: str | No
     return Caller(Access(layout, clock), principal, None if token is None else checked_token(token))
 
 
-def _keyring(layout: Layout, settings: Settings, keys: KeySource | None) -> Keyring:
-    return keyring_of(layout, os.environ, source=keys, encrypts_new=settings.encrypt_new, wait_s=settings.wait_s)
+def _keyring(layout: Layout, settings: Settings, keys: KeySource | None, keep_core_files: bool) -> Keyring:
+    found = keyring_of(layout, os.environ, source=keys, encrypts_new=settings.encrypt_new, wait_s=settings.wait_s)
+    if found.source is not None and not keep_core_files and leave_no_core():
+        event("process.leaves_no_core", root=layout.root)
+    return found
 
 
 async def _cancel_on_sigterm(scope: anyio.CancelScope, *, task_status: TaskStatus[list[int]]) -> None:

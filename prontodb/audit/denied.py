@@ -1,7 +1,8 @@
 """The log of calls that were denied or that a keystore refused: apart from the journals, and best effort.
 
-One JSON line each, never a value. What is not logged because the disk is full or the folder cannot be written is lost:
-no call fails, or succeeds, for its line in here. `registry/denied.log`, and `denied.log.1` for what came before.
+One JSON line each, never a value, and no key of an encrypted address. What is not logged because the disk is full or
+the folder cannot be written is lost: no call fails, or succeeds, for its line in here. `registry/denied.log`, and
+`denied.log.1` for what came before.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ import os
 from typing import TYPE_CHECKING
 
 from prontodb import log
-from prontodb.errors import ProntoError, shown
+from prontodb.engine.sqlite import ciphers
+from prontodb.errors import ProntoError, SecretError, shown
 from prontodb.model import strict_json
-from prontodb.model.layout import REGISTRY
+from prontodb.model.address import Address
+from prontodb.model.layout import KEYS, REGISTRY
 from prontodb.storage.files import FILE_MODE, open_root
 
 if TYPE_CHECKING:
@@ -43,11 +46,26 @@ class DeniedLog:
     def record(self, **fields: object) -> None:
         """Write one line: who (`principal`, `session`), where (`address`), what (`operation`, `key`), why (`error`)."""
         line = {"at_ms": self._clock.wall_ms(), "pid": os.getpid()}
+        if fields.get("key") is not None and not self._may_tell_key(fields):
+            fields["key"] = None
         texts = {name: str(fields[name])[:MAX_TEXT] for name in _FIELDS if fields.get(name) is not None}
         try:
             self._append((json.dumps(line | texts) + "\n").encode())
         except (OSError, ValueError, ProntoError) as error:
             log.event("denied.not_logged", reason=type(error).__name__)
+
+    def _may_tell_key(self, fields: dict[str, object]) -> bool:
+        """True when the key in a line is not that of an encrypted address; False when that cannot be told."""
+        if fields.get("error") == SecretError.__name__:
+            return False
+        if not os.path.lexists(self._layout.path(KEYS)):
+            return True  # nothing below this root is encrypted
+        try:
+            address = Address.parse(str(fields.get("address")))
+            with open_root(self._layout.root, *self._layout.address_parts(address)) as folder:
+                return ciphers.name_in(self._layout, folder, address) is None
+        except (OSError, ProntoError):
+            return False
 
     def _append(self, line: bytes) -> None:
         try:

@@ -112,12 +112,13 @@ def rows_before(container: Container, links: Iterable[Link], keys: Iterable[str]
                 finally:
                     copy.close()
                 break
+            hash_key = b"" if secret is None else secret.digest_key
             for key, row in open_segment(folder, link.piece, secret).rows():
                 if key in wanted:
                     wanted.discard(key)
                     if row is not None:
                         entry_of(row)  # what rotted must not go into what is said of later backups
-                        found[key] = row_hash(row)
+                        found[key] = row_hash(row, hash_key)
     return found
 
 

@@ -265,15 +265,18 @@ class Making:
             self._knowledge.learn(address, connection, stamp, at_ms)
             if reading.now == tip.piece.mark:
                 return None
-            return self._written(backup, address, reading, self._goes_on(reading, tip), at_ms, connection.secret)
+            links = self._goes_on(reading, tip, connection.secret)
+            return self._written(backup, address, reading, links, at_ms, connection.secret)
 
         return opening.read(self._layout, address, work, busy_timeout_ms=self._busy_ms)
 
-    def _goes_on(self, reading: Reading, tip: Link) -> tuple[Link, ...]:
+    def _goes_on(self, reading: Reading, tip: Link, secret: Secret | None) -> tuple[Link, ...]:
         """Return the chain that a segment goes on from; raise when it is better begun anew."""
         assert self._chains is not None
         if not reading.goes_on:
             raise _WholeCopyNeeded("its journal does not go back to the backup before")
+        if tip.piece.encryption != (None if secret is None else secret.name):
+            raise _WholeCopyNeeded("it has another secret than the backup before")  # and its digest another key
         if reading.now.revision - tip.piece.revision > MAX_SEGMENT_CHANGES:
             raise _WholeCopyNeeded("it changed too much")
         try:
@@ -299,10 +302,11 @@ class Making:
         tip = links[-1]
         come: list[int] = []
         keys: list[str] = []
+        hash_key = b"" if secret is None else secret.digest_key
 
         def each(rows: list[Row]) -> None:
             keys.extend(row[0] for row in rows)
-            come.extend(row_hash(row) for row in rows)
+            come.extend(row_hash(row, hash_key) for row in rows)
 
         staged, file = self._staging(backup), file_name(address, SEGMENT)
         try:

@@ -9,6 +9,7 @@ from prontodb.cli.environment import Place
 from prontodb.cli.output import DONE, ERROR
 from prontodb.cli.parsing import Args, Syntax
 from prontodb.cli.progress import Shown, duration_text, size_text
+from prontodb.cli.secrets import LazyKeys
 from prontodb.model.access import ADMIN, READ
 from prontodb.model.moments import text_of
 
@@ -267,20 +268,41 @@ def do_backup_verify(args: Args) -> int:
     """Test backups."""
     from dataclasses import asdict
 
-    report = run(_work(args).verify(args.maybe("BACKUP")), args, "files and trials", "verify")
+    place = Place(args)
+    place.allow(READ)
+    report = run(place.work().verify(args.maybe("BACKUP")), args, "files and trials", "verify")
+    is_key_wrong = _is_key_wrong(place, [address for address, _ in report.untried])
     if args.flag("--json"):
         output.json_line(asdict(report) | {"whole": report.is_whole})
     else:
         for backup, problem in report.problems:
             output.line(f"{backup}: {output.escaped(problem)}")
+        for address, reason in report.untried:
+            output.line(f"{address} was not tried: {output.escaped(reason)}")
     looked_at = ", ".join(
         tables.counted(number, what)
         for number, what in ((len(report.backups), "backup"), (report.files, "file"), (report.trials, "trial"))
     )
     verdict = "damaged" if not report.is_whole else "all whole" if report.backups else "there is no backup to verify"
+    if report.is_whole and report.untried:
+        untried = tables.counted(len({address for address, _ in report.untried}), "encrypted address")
+        verdict = f"the files are whole, but of {untried} nothing was tried: the key that was brought does not open it"
+        if not is_key_wrong:
+            verdict = f"the files are whole, but of {untried} nothing was tried, for want of a key"
     took = duration_text(report.seconds)
     output.note(f"{looked_at} (put together and compared), {size_text(report.size_bytes)} in {took}: {verdict}")
-    return DONE if report.is_whole else ERROR
+    return DONE if report.is_whole and not is_key_wrong else ERROR
+
+
+def _is_key_wrong(place: Place, untried: list[str]) -> bool:
+    """True when a key was brought, and does not open an address whose key record is there.
+
+    Without a key, or with a record that was destroyed along with its address, there is nothing to be done better.
+    """
+    if not untried or not isinstance(place.layout.keys, LazyKeys):
+        return False
+    keyring = place.layout.keys.keyring
+    return keyring.source is not None and any(keyring.of_address(address) for address in untried)
 
 
 def do_backup_prune(args: Args) -> int:

@@ -43,8 +43,9 @@ class LazyKeys:
         if self._keyring is None:
             from prontodb.encryption.keyring import keyring_of
             from prontodb.encryption.sources import Passphrase
+            from prontodb.storage.process import leave_no_core
 
-            _leave_no_core()
+            leave_no_core()  # it would hold secrets and values
             self._keyring = keyring_of(
                 self._layout,
                 os.environ,
@@ -67,11 +68,3 @@ def ask_passphrase(prompt: str = "passphrase: ") -> str:
     import getpass
 
     return getpass.getpass(prompt)
-
-
-def _leave_no_core() -> None:
-    """Have no core file written of us from here on, which would hold secrets and values."""
-    import resource
-
-    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))

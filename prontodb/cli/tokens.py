@@ -57,7 +57,7 @@ SYNTAX = {
 
 
 def regular_file(path: str, most: int) -> bytes:
-    """Return up to `most` bytes of a regular file; `ValueError` for anything else, which might be waited for for ever."""
+    """Return up to `most` bytes of a regular file; `ValueError` for anything else, which might never end or begin."""
     import os
     import stat
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import select
 import stat
+import time
 from _blake2 import blake2b
 from typing import TYPE_CHECKING, Protocol
 
@@ -12,6 +14,7 @@ from prontodb.errors import InvalidInputError, SecretError, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from subprocess import Popen
 
 FILE, COMMAND, KEYRING, PASSPHRASE, RUN = "file", "command", "keyring", "passphrase", "run"
 KINDS = (FILE, COMMAND, KEYRING, PASSPHRASE, RUN)
@@ -109,9 +112,10 @@ class KeyFile:
     kind = FILE
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        text = os.fspath(path)
+        text = os.fspath(path) if isinstance(path, str | os.PathLike) else None
+        # What stands there instead may be the key itself: it is not repeated.
         if not isinstance(text, str) or not text.startswith("/") or "\x00" in text:
-            raise InvalidInputError(f"a key file is named by its whole path from /, not {shown(text)}")
+            raise InvalidInputError("a key file is named by its whole path, which begins with /")
         self.path = text
 
     def __repr__(self) -> str:
@@ -153,7 +157,11 @@ class KeyFile:
 
 
 class KeyCommand:
-    """A key that a command prints, such as a password manager's; run without a shell, once per process."""
+    """A key that a command prints, such as a password manager's; run without a shell, once per process.
+
+    It has COMMAND_S seconds and may print MAX_BYTES; what goes on after that is killed. It may ask on the terminal,
+    where there is one, and is never given what was piped into us.
+    """
 
     kind = COMMAND
 
@@ -164,7 +172,9 @@ class KeyCommand:
             self.words = tuple(shlex.split(command)) if isinstance(command, str) else tuple(command)
         except ValueError as error:
             raise InvalidInputError(f"the key command cannot be taken apart: {error}") from None
-        if not self.words or not all(isinstance(word, str) for word in self.words):
+        except TypeError:
+            self.words = ()
+        if not self.words or not all(isinstance(word, str) and "\x00" not in word for word in self.words):
             raise InvalidInputError("a key command is a program and its arguments")
         self._key: bytes | None = None
 
@@ -180,17 +190,66 @@ class KeyCommand:
     def _printed(self) -> bytes:
         import subprocess
 
-        name = shown(self.words[0])
+        name, deadline, may_ask = shown(self.words[0]), time.monotonic() + COMMAND_S, _has_terminal()
         try:
-            # What it says on stderr, such as a question, is for the user to see.
-            done = subprocess.run(self.words, stdout=subprocess.PIPE, timeout=COMMAND_S, check=False)  # noqa: S603
-        except subprocess.TimeoutExpired:
-            raise SecretError(f"the key command {name} did not end in {COMMAND_S:g} s") from None
+            process = subprocess.Popen(  # noqa: S603 - the user's own command
+                self.words,
+                stdin=None if may_ask else subprocess.DEVNULL,
+                stdout=subprocess.PIPE,  # what it says on stderr, such as a question, is for the user to see
+                # A group of its own can be killed as a whole, but could not read from the terminal.
+                process_group=None if may_ask else 0,
+            )
         except OSError as error:
             raise SecretError(f"the key command {name} cannot be run: {os.strerror(error.errno or 0)}") from error
-        if done.returncode != 0:
-            raise SecretError(f"the key command {name} failed (exit code {done.returncode})")
-        return done.stdout[: MAX_BYTES + 1]
+        try:
+            assert process.stdout is not None
+            printed = _read_until(process.stdout.fileno(), deadline)
+            if len(printed) > MAX_BYTES:
+                raise SecretError(f"the key command {name} prints more than {MAX_BYTES:,} bytes: that is no key")
+            code = process.wait(max(deadline - time.monotonic(), 0))
+        except (TimeoutError, subprocess.TimeoutExpired):
+            raise SecretError(f"the key command {name} did not end in {COMMAND_S:g} s; it was killed") from None
+        finally:
+            _end(process, whole_group=not may_ask)
+        if code != 0:
+            raise SecretError(f"the key command {name} failed (exit code {code})")
+        return printed
+
+
+def _has_terminal() -> bool:
+    try:
+        return os.isatty(0)
+    except OSError:
+        return False
+
+
+def _read_until(fd: int, deadline: float) -> bytes:
+    """Read to the end, or a little past MAX_BYTES; `TimeoutError` when the end does not come."""
+    found = b""
+    ready = select.poll()
+    ready.register(fd, select.POLLIN)
+    while len(found) <= MAX_BYTES:
+        if not ready.poll(max(deadline - time.monotonic(), 0) * 1_000):
+            raise TimeoutError
+        data = os.read(fd, MAX_BYTES + 1 - len(found))
+        if not data:
+            break
+        found += data
+    return found
+
+
+def _end(process: Popen[bytes], *, whole_group: bool) -> None:
+    """Kill what goes on of a command, and let go of what it prints."""
+    import signal
+
+    if process.returncode is None:
+        if whole_group:
+            os.killpg(process.pid, signal.SIGKILL)  # not waited for yet, so that the number is its own still
+        else:
+            process.kill()
+        process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
 
 
 class SystemKeyring:
@@ -231,8 +290,10 @@ class SystemKeyring:
             raise SecretError("the system's keyring needs a package: pip install 'prontodb[keyring]'") from None
         try:
             return question(keyring)
-        except Exception as error:
-            raise SecretError(f"the system's keyring cannot be used ({type(error).__name__})") from error
+        except Exception as error:  # noqa: BLE001 - whatever a backend of others raises
+            failure = type(error).__name__
+        # Out here, where that error does not hang on to ours: its text is not ours, and may quote a secret.
+        raise SecretError(f"the system's keyring cannot be used ({failure})")
 
 
 class Passphrase:
@@ -241,6 +302,9 @@ class Passphrase:
     kind = PASSPHRASE
 
     def __init__(self, text: str | Callable[[], str]) -> None:
+        """Raises `InvalidInputError`, which says nothing of the text, for one that can be no passphrase."""
+        if not callable(text) and (wrong := _no_passphrase(text)) is not None:
+            raise InvalidInputError(wrong)
         self._text, self._keys = text, dict[tuple[object, ...], bytes]()
 
     def __repr__(self) -> str:
@@ -253,9 +317,10 @@ class Passphrase:
         asked = (stretch.salt, stretch.memory_kib, stretch.iterations, stretch.lanes)
         if asked not in self._keys:
             if not isinstance(self._text, str):
-                self._text = self._text()
-            if not 0 < len(self._text) <= MAX_PASSPHRASE_CHARACTERS:
-                raise SecretError(f"a passphrase has 1 to {MAX_PASSPHRASE_CHARACTERS:,} characters")
+                given = self._text()
+                if (wrong := _no_passphrase(given)) is not None:
+                    raise SecretError(wrong)
+                self._text = given
             self._keys[asked] = stretched(
                 self._text,
                 salt=stretch.salt,
@@ -264,6 +329,19 @@ class Passphrase:
                 lanes=stretch.lanes,
             )
         return self._keys[asked]
+
+
+def _no_passphrase(text: object) -> str | None:
+    """Return why something cannot be a passphrase, without a character of it; None when it can."""
+    if not isinstance(text, str):
+        return f"a passphrase is text, not {type(text).__name__}"
+    if not 0 < len(text) <= MAX_PASSPHRASE_CHARACTERS:
+        return f"a passphrase has 1 to {MAX_PASSPHRASE_CHARACTERS:,} characters"
+    # Bytes that are not UTF-8 come as half characters out of the environment. Trying to encode them would raise an
+    # error that carries the whole text.
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        return "a passphrase is text in UTF-8; this one is not"
+    return None
 
 
 class RunKey:
@@ -289,7 +367,7 @@ class KeyringModule(Protocol):
     def set_password(self, service: str, name: str, password: str) -> None: ...
 
 
-OTHER_PASSPHRASE = "PRONTODB_OTHER_PASSPHRASE"
+OTHER_PASSPHRASE = "PRONTODB_OTHER_PASSPHRASE"  # noqa: S105 - the name of a variable
 """The variable with the passphrase that a record is sealed with elsewhere, or is to be."""
 SANDBOX_KEY = "PRONTODB_SANDBOX_KEY"
 """The variable with the key of a sandboxed run."""

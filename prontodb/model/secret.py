@@ -31,6 +31,11 @@ class Secret(Value):
         """What metadata and manifests call it: RECORD-GENERATION."""
         return secret_name(self.record, self.generation)
 
+    @property
+    def digest_key(self) -> bytes:
+        """What the digest of the keystore's entries is keyed with, another one in every generation."""
+        return self.derived(b"prontodb-digest")
+
     def derived(self, purpose: bytes, salt: bytes = b"") -> bytes:
         """Return 32 bytes for one purpose, of at most 16 bytes, that tell nothing of the data key.
 

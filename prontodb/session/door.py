@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from prontodb.engine.sqlite import folders
 from prontodb.errors import AddressNotFoundError, ClosedError, FencedError, InvalidInputError, shown
 from prontodb.model.holder import EXCLUSIVE, MODES, READ, SHARED, Holder, is_for, is_session_id, new_session_id
 from prontodb.model.operation import Fence
@@ -115,6 +116,7 @@ class Door:
         try:
             if mode == EXCLUSIVE:
                 self._lifecycle.check_no_sessions(address)
+            folders.remove_plain_remains(self._layout, address)
             if not self._lifecycle.exists(address):
                 if not create:
                     raise AddressNotFoundError(address)

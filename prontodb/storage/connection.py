@@ -175,6 +175,11 @@ def chain_key(connection: Connection) -> bytes:
     return b"" if connection.secret is None else connection.secret.chain_key
 
 
+def digest_key(connection: Connection) -> bytes:
+    """Return what the digest of a keystore's entries is keyed with; empty for a plain keystore."""
+    return b"" if connection.secret is None else connection.secret.digest_key
+
+
 def _free_descriptor() -> int:
     """Return the number that the next descriptor will have, unless another thread takes it first."""
     try:

@@ -108,9 +108,10 @@ class Guard:
                     continue
                 entries += 1
                 if entries > MAX_ENTRIES:
+                    held = self._held_by(above) or "what stays closed"
                     raise UnavailableError(
-                        f"over {MAX_ENTRIES:,} files and folders lie beside the way to {self._held_by(above) or 'what stays closed'}, "
-                        f"in {shown(above)} for one; each takes a rule: move it to a place of its own, or use --strict"
+                        f"over {MAX_ENTRIES:,} files and folders lie beside the way to {held}, in {shown(above)} for "
+                        "one; each takes a rule: move it to a place of its own, or use --strict"
                     )
                 rules.allow(path, right)
 

@@ -152,6 +152,20 @@ def kill(process: Process) -> bool:
     return True
 
 
+def leave_no_core() -> bool:
+    """Have no core file written of this process from here on; False when that was so already.
+
+    Processes started from now on inherit it, and may raise it again.
+    """
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    if soft == 0:
+        return False
+    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
+    return True
+
+
 def raise_descriptor_limit() -> int:
     """Raise this process's soft limit on open files to the hard one, and return what it is now."""
     import resource

@@ -1,4 +1,4 @@
-"""Who is denied learns nothing: the same line and exit code whether the address, the key or the record is there or not."""
+"""Who is denied learns nothing: the same line and exit code whether an address, key or record is there or not."""
 
 from __future__ import annotations
 

@@ -3,6 +3,9 @@
 The hashes of all entries are added modulo 2^256: AdHash of Bellare and Micciancio, "A New Paradigm for Collision-Free
 Hashing: Incrementality at Reduced Cost" (Eurocrypt 1997). What left is subtracted, so that the digest after a change
 costs as much as the change. It finds accidents and mistakes of ours; against forgers stand the files' SHA-256.
+
+Manifests show it to everybody: the hashes of an encrypted keystore are keyed, so that nobody finds an entry by trying,
+and those of two keystores, or of two generations of one, have nothing to do with each other.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from prontodb.engine.sqlite.transactions import entry_of
 from prontodb.errors import CorruptError
+from prontodb.storage.connection import digest_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -30,20 +34,31 @@ STOP_EVERY = 1_024
 Row = tuple[str, str, int, int, "int | None", int, int]
 
 
-def row_hash(row: Sequence[Any]) -> int:
-    """Return the hash of one row of `COLUMNS`; its checksum, which follows from the rest, is left out."""
+def row_hash(row: Sequence[Any], hash_key: bytes) -> int:
+    """Return the hash of one row of `COLUMNS`; its checksum, which follows from the rest, is left out.
+
+    `hash_key` is the `digest_key` of the keystore, empty for a plain one.
+    """
     key, value, created_at, updated_at, expires_at, revision, _ = row
     return _hash(
-        key.encode(), value.encode(), created_at, updated_at, -1 if expires_at is None else expires_at, revision
+        key.encode(),
+        value.encode(),
+        created_at,
+        updated_at,
+        -1 if expires_at is None else expires_at,
+        revision,
+        hash_key,
     )
 
 
-def _hash(key: bytes, value: bytes, created_at: int, updated_at: int, expires_at: int, revision: int) -> int:
+def _hash(
+    key: bytes, value: bytes, created_at: int, updated_at: int, expires_at: int, revision: int, hash_key: bytes
+) -> int:
     text = b"%d %d %d %d %d " % (created_at, updated_at, expires_at, revision, len(key)) + key + value
-    return int.from_bytes(blake2b(text, digest_size=HASH_BYTES).digest())
+    return int.from_bytes(blake2b(text, digest_size=HASH_BYTES, key=hash_key).digest())
 
 
-def checked_hash(row: Sequence[Any]) -> int:
+def checked_hash(row: Sequence[Any], hash_key: bytes) -> int:
     """Return the hash of one stored row of `COLUMNS`; `CorruptError` when its checksum is wrong.
 
     What `entry_of` and `row_hash` do, with each text encoded once: of a large keystore, every row passes here.
@@ -54,7 +69,7 @@ def checked_hash(row: Sequence[Any]) -> int:
         expiry = -1 if expires_at is None else expires_at
         total = crc32(b"%s\x00%d\x00%d\x00%d" % (name, updated_at, expiry, revision), crc32(text)) + created_at
         if total == stored:
-            return _hash(name, text, created_at, updated_at, expiry, revision)
+            return _hash(name, text, created_at, updated_at, expiry, revision, hash_key)
     except (TypeError, AttributeError, UnicodeEncodeError):
         pass  # a column of another type than ours: said below
     entry_of(row)
@@ -90,10 +105,11 @@ def digest_of(connection: Connection, stop: Callable[[], bool] = lambda: False) 
     Ends early, with what has been read, once `stop()` is true.
     """
     total = entries = 0
+    hash_key = digest_key(connection)
     cursor = connection.execute(f"SELECT {COLUMNS} FROM kvstore ORDER BY id")
     try:
         for row in cursor:
-            total += checked_hash(row)
+            total += checked_hash(row, hash_key)
             entries += 1
             if entries % STOP_EVERY == 0 and stop():
                 break
@@ -112,8 +128,9 @@ def hashes_of(connection: Connection, keys: Sequence[str]) -> dict[str, int]:
     )
     try:
         found: dict[str, int] = {}
+        hash_key = digest_key(connection)
         for row in cursor:
-            found[row[0]] = checked_hash(row)
+            found[row[0]] = checked_hash(row, hash_key)
         return found
     finally:
         cursor.close()

@@ -178,6 +178,8 @@ class DirectKeyspace:
         self._write("write", lambda c, t, now_ms: writing.set_lifetime(c, t, namespace, ttl_ms, fence, now_ms))
 
     def _write(self, purpose: str, work: Callable[[Connection, Target, int], Any]) -> Any:
+        from prontodb.engine.sqlite import folders
+
         # The reader goes first: the last connection to close must be the one that can tidy up.
         self.close()
         lifecycle = self._lifecycle()
@@ -185,6 +187,7 @@ class DirectKeyspace:
         if self._attached:
             return self._write_held(work, None)
         with lifecycle.hold(self._address, purpose) as held:
+            folders.remove_plain_remains(self._layout, self._address)
             try:
                 return self._write_held(work, held.identity)
             except AddressNotFoundError:

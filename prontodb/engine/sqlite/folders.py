@@ -12,9 +12,11 @@ import stat
 
 from prontodb.engine.sqlite import metadata, schema
 from prontodb.errors import AddressExistsError, InvalidAddressError, ProntoError
+from prontodb.log import event
 from prontodb.model.address import Address
 from prontodb.model.layout import (
     ADDRESSES,
+    KEYS,
     KEYSTORE_FILE,
     METADATA_FILE,
     OLD_PREFIX,
@@ -230,6 +232,19 @@ def remove_remains(layout: Layout, address: Address) -> list[str]:
                 _to_trash(user, address, name)
                 done.append(f"removed {address.user}/{name}, which was replaced")
     return done
+
+
+def remove_plain_remains(layout: Layout, address: Address) -> None:
+    """Remove what a crash left of an address that may be encrypted: the whole of it, in the clear, is what may be left.
+
+    For whoever has just taken the address's lock. Never raises: what cannot be removed is told of by the doctor. Costs
+    one look at a name below a root that has no secrets.
+    """
+    if os.path.lexists(layout.path(KEYS)):
+        try:
+            remove_remains(layout, address)
+        except ProntoError as error:
+            event("address.not_healed", address=address, reason=str(error))
 
 
 # What a restore put aside

@@ -17,7 +17,7 @@ from prontodb.engine.sqlite.transactions import OF_NO_ENTRY, entry_of, lifetimes
 from prontodb.engine.sqlite.writing import next_chain
 from prontodb.errors import CorruptError, shown
 from prontodb.model.history import Mark
-from prontodb.storage.connection import chain_key, one, rows
+from prontodb.storage.connection import chain_key, digest_key, one, rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -176,7 +176,7 @@ class Writing:
     def __init__(self, connection: Connection, digest: Digest) -> None:
         self._connection = connection
         self._walk = Walk(mark_of(connection)[0], chain_key(connection))
-        self._digest = digest
+        self._digest, self._hash_key = digest, digest_key(connection)
         self._seen: set[str] = set()
 
     @property
@@ -212,7 +212,7 @@ class Writing:
         before = hashes_of(self._connection, keys)
         self._connection.execute(_DELETE, (json.dumps(list(keys)),)).close()
         self._connection.executemany(_PUT, found).close()
-        self._digest = self._digest.changed(before.values(), map(row_hash, found))
+        self._digest = self._digest.changed(before.values(), (row_hash(row, self._hash_key) for row in found))
 
     def finish(self, options: Options) -> Digest:
         """Set the lifetimes and switches; return the digest that results. `CorruptError` when entries are missing."""

@@ -49,6 +49,7 @@ class Intake:
         try:
             mark, _ = snapshot.mark_of(self._connection)
             self._revision, self._chain = mark.revision, bytes.fromhex(mark.chain)
+            self._hash_key = sqlite.digest_key(self._connection)
             self._digest = Digest() if is_new else digest_of(self._connection)
             self._keeps_values = bool(one(self._connection, "SELECT history FROM meta")[0])
             self._records: list[tuple[object, ...]] = []
@@ -76,7 +77,7 @@ class Intake:
             stored = value.encode()
             total = checksum(key, stored, updated_at, expires_at, self._revision) + created_at
             row = (key, value, created_at, updated_at, expires_at, self._revision, total)
-            come.append(row_hash(row))
+            come.append(row_hash(row, self._hash_key))
             if expires_at is None:
                 lasting.append((*row[:4], self._revision, total))
             else:

@@ -510,7 +510,7 @@ class Lifecycle:
 
     def _tell_placing_kept(self, address: Address, folder: Folder) -> None:
         try:
-            secret = ciphers.secret_in(self.layout, folder)
+            secret = ciphers.secret_in(self.layout, folder, address)
         except ProntoError as error:
             event("address.not_anchored", address=address, reason=str(error))
         else:

@@ -62,12 +62,12 @@ def steps(
     schema.build(path, inserts, secret)
     target = snapshot.open_staged(path, secret, any_thread=True)  # each step may run in another
     done = 0
-    digest = Digest()
+    digest, hash_key = Digest(), sqlite.digest_key(target)
     try:
         for page, statement in _pages(source, target, (meta[0], meta[1])):
             _put(target, statement, page)
             if statement is _PUT_ENTRY:
-                digest = digest.changed((), map(checked_hash, page))
+                digest = digest.changed((), (checked_hash(row, hash_key) for row in page))
             done += len(page)
             if stop():
                 raise StoppedError("the work was stopped")

@@ -2,13 +2,17 @@
 
 import os
 import pickle
+import subprocess
 import sys
+import time
+from functools import partial
 from pathlib import Path
 
 import keyring
 import pytest
 from keyring.backend import KeyringBackend
 
+from prontodb.encryption import sources
 from prontodb.encryption.sources import (
     MAX_MEMORY_KIB,
     KeyCommand,
@@ -21,7 +25,7 @@ from prontodb.encryption.sources import (
 )
 from prontodb.errors import InvalidInputError, SecretError
 from prontodb.model.secret import Secret
-from tests.roots import as_root
+from tests.roots import as_root, python
 from tests.sealed import key_file
 
 RANDOM = bytes(range(100, 132))
@@ -98,10 +102,62 @@ def test_a_command_that_fails_says_so(command: str, said: str) -> None:
         KeyCommand(command).wrapping_key(None)
 
 
-@pytest.mark.parametrize("command", ["", "'", ()])
+@pytest.mark.parametrize("command", ["", "'", (), 5, None, (5,), ("a\x00b",)])
 def test_a_command_that_is_none_is_refused(command: str | tuple[str, ...]) -> None:
     with pytest.raises(InvalidInputError):
         KeyCommand(command)
+
+
+ENDLESS = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_AS, (2**29, 2**29))  # what is not bounded ends here, and not the machine
+from prontodb.encryption.sources import KeyCommand
+try:
+    KeyCommand(sys.argv[1]).wrapping_key(None)
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+def test_a_command_that_prints_without_end_is_killed_and_fills_no_memory() -> None:
+    found = python(ENDLESS, "cat /dev/zero")
+    assert found.stdout.strip() == "SecretError the key command 'cat' prints more than 4,096 bytes: that is no key"
+
+
+def test_a_command_that_does_not_end_is_killed_with_all_that_it_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "COMMAND_S", 1.0)
+    pid = tmp_path / "pid"
+    program = f"sleep 1000 & echo $! > {pid}; sleep 1000"
+    monkeypatch.setattr(sources, "_has_terminal", lambda: False)
+    with pytest.raises(SecretError, match="did not end in 1 s; it was killed"):
+        KeyCommand(("sh", "-c", program)).wrapping_key(None)
+    assert is_gone(int(pid.read_text()))
+
+
+def is_gone(pid: int) -> bool:
+    """True once a process has ended, which nobody here may wait for."""
+    for _ in range(1_000):
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except FileNotFoundError:
+            return True
+        if state == "Z":
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def test_a_command_is_not_given_what_was_piped_into_us() -> None:
+    program = (
+        "import sys; from prontodb.encryption.sources import KeyCommand; "
+        "KeyCommand(('sh', '-c', 'cat > /dev/null; echo ' + sys.argv[1])).wrapping_key(None); print(sys.stdin.read())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, RANDOM.hex()], input="value", capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "value\n"
 
 
 class Memory(KeyringBackend):
@@ -142,7 +198,7 @@ def test_the_systems_keyring_holds_a_key_under_a_name() -> None:
         keyring.set_keyring(Broken())
         with pytest.raises(SecretError, match="cannot be used") as caught:
             source.wrapping_key(None)
-        assert "secret in an error" not in str(caught.value)
+        assert not carried(caught.value, "secret in an error")
     finally:
         keyring.set_keyring(before)
 
@@ -159,9 +215,41 @@ def test_a_passphrase_is_asked_for_once_and_stretched_once_for_each_salt() -> No
     assert source.wrapping_key(stretch) == Passphrase("correct horse").wrapping_key(stretch)
     assert source.wrapping_key(stretch) != source.wrapping_key(Stretch(bytes([1]) * 32, 64, 1, 1))
     assert asked == [1]
-    for wrong in ("", "x" * 1_025):
-        with pytest.raises(SecretError, match="1 to 1,024 characters"):
-            Passphrase(wrong).wrapping_key(stretch)
+    for wrong, said in (("", "1 to 1,024 characters"), ("hidden\udcff", "UTF-8")):
+        with pytest.raises(SecretError, match=said) as caught:
+            Passphrase(partial(str, wrong)).wrapping_key(stretch)
+        assert not carried(caught.value, "hidden")
+
+
+def carried(error: BaseException | None, word: str) -> bool:
+    """True when an error, or one that hangs on to it, carries a word."""
+    if error is None:
+        return False
+    texts = [repr(error), str(error), repr(error.args), repr(vars(error)), repr(getattr(error, "object", ""))]
+    return any(word in text for text in texts) or carried(error.__context__, word) or carried(error.__cause__, word)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "hidden-text" * 200, "hidden-text\udcff\udcfe", "hidden-text\ud800", 5, None, b"hidden-text"]
+)
+def test_what_can_be_no_passphrase_is_refused_at_once_and_not_repeated(text: object) -> None:
+    with pytest.raises(InvalidInputError, match=r"^a passphrase ") as caught:
+        Passphrase(text)  # type: ignore[arg-type]
+    assert not carried(caught.value, "hidden-text")
+    if isinstance(text, str) and text:
+        with pytest.raises(InvalidInputError, match=r"\(from PRONTODB_PASSPHRASE\)") as caught:
+            source_from({"PRONTODB_PASSPHRASE": text})
+        assert not carried(caught.value, "hidden-text")
+
+
+def test_a_key_where_the_name_of_its_file_belongs_is_not_repeated() -> None:
+    for wrong in (RANDOM.hex(), b"/key", 5, None, "/a\x00b"):
+        with pytest.raises(InvalidInputError, match="whole path") as caught:
+            KeyFile(wrong)  # type: ignore[arg-type]
+        assert not carried(caught.value, RANDOM.hex())
+    with pytest.raises(InvalidInputError, match="from PRONTODB_KEY_FILE") as caught:
+        source_from({"PRONTODB_KEY_FILE": RANDOM.hex()})
+    assert not carried(caught.value, RANDOM.hex())
 
 
 WHOLE = Stretch.new().as_dict()

@@ -22,7 +22,7 @@ HASHES = st.integers(0, 2**256 - 1)
 
 
 def hashes(store: Store) -> list[int]:
-    return [row_hash(row) for row in store.rows(f"SELECT {COLUMNS} FROM kvstore")]
+    return [row_hash(row, b"") for row in store.rows(f"SELECT {COLUMNS} FROM kvstore")]
 
 
 # Of one row
@@ -41,11 +41,16 @@ def hashes(store: Store) -> list[int]:
     ],
 )
 def test_every_fact_of_a_row_is_in_its_hash(other: Sequence[Any]) -> None:
-    assert row_hash(other) != row_hash(ROW)
+    assert row_hash(other, b"") != row_hash(ROW, b"")
+
+
+def test_with_a_key_the_hash_is_another_and_tells_nothing_of_the_one_without() -> None:
+    hashes = {row_hash(ROW, key) for key in (b"", bytes(32), bytes([1]) * 32)}
+    assert len(hashes) == 3
 
 
 def test_the_checksum_which_follows_from_the_rest_is_not_in_the_hash() -> None:
-    assert row_hash((*ROW[:6], 100)) == row_hash(ROW)
+    assert row_hash((*ROW[:6], 100), b"") == row_hash(ROW, b"")
 
 
 @pytest.mark.parametrize(
@@ -58,7 +63,7 @@ def test_the_checksum_which_follows_from_the_rest_is_not_in_the_hash() -> None:
     ],
 )
 def test_what_stands_in_one_field_cannot_move_to_the_next(one: Sequence[Any], other: Sequence[Any]) -> None:
-    assert row_hash(one) != row_hash(other)
+    assert row_hash(one, b"") != row_hash(other, b"")
 
 
 # Of many
