@@ -98,7 +98,7 @@ def mint(
     lowest = held.revoked.get(str(address), 0)
     if epoch < lowest:
         # What lies here is older than a revocation: a restore or an undo has brought it back.
-        epoch = fencing.at(layout, address, limits, clock, partial(fencing.revoke_tokens, lowest=lowest + 1))
+        epoch = fencing.at(layout, address, limits, clock, partial(fencing.revoke_tokens, lowest=lowest))
     minted_for = tokens.Identifier(address, incarnation, epoch, os.urandom(16).hex())
     token = tokens.mint(held.secret, minted_for, prefix=prefix, rights=rights, expires_at_ms=ends_ms, by=by)
     return tokens.text_of(token)
@@ -113,6 +113,8 @@ def revoke(layout: Layout, address: Address, *, limits: Limits, clock: Clock) ->
     # Remembered first: killed in between, the tokens have ended all the same.
     lowest = secret.revoke(layout, address, _state(layout, address)[1], wait_s=limits.wait_s)
     epoch = fencing.at(layout, address, limits, clock, partial(fencing.revoke_tokens, lowest=lowest))
+    if epoch > lowest:
+        secret.revoke(layout, address, epoch - 1, wait_s=limits.wait_s)  # somebody minted in between
     event("tokens.revoked", address=address, token_epoch=epoch)
     return epoch
 

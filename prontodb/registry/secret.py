@@ -55,13 +55,17 @@ def load_or_make(layout: Layout, *, wait_s: float) -> Held:
 
 
 def revoke(layout: Layout, address: Address, epoch: int, *, wait_s: float) -> int:
-    """Have no token of an address count that was minted up to `epoch` or any epoch revoked before; return the next."""
+    """Have no token of an address count that was minted by now; return the epoch from which on they count.
+
+    It is above `epoch`, its keystore's, and all revoked before at any address: another keystore of the address, with an
+    epoch that it got at another, may be put back there.
+    """
     with _lock(layout, "revoke tokens", wait_s), make_root(layout.root, FOLDER) as folder:
         found = _read(folder)
         if found is None:
             return epoch + 1  # there is no token
         name = str(address)
-        lowest = max(epoch, found.revoked.get(name, 0)) + 1
+        lowest = max(epoch, *found.revoked.values(), 0) + 1
         if name not in found.revoked and len(found.revoked) >= MAX_REVOKED:
             found = _new()
         found.revoked[name] = lowest

@@ -321,6 +321,26 @@ async def test_what_was_revoked_never_comes_back(filled: Path) -> None:
         assert await allows(await manager.access.mint("agent/prod", rights="read,write"))
 
 
+async def test_what_was_revoked_never_comes_back_with_an_epoch_from_another_address(filled: Path) -> None:
+    async with opened(filled, "operator") as manager:
+        await manager.access.mint("agent/test")  # from the first token on revocations are remembered
+        for _ in range(3):
+            await manager.access.revoke("agent/test")
+        await manager.rename("agent/prod", "agent/away")
+        await manager.rename("agent/test", "agent/prod")
+        token = await manager.access.mint("agent/prod", rights="read,write")
+        async with manager.session("agent", "prod", token=token) as ks:
+            await ks.set("a.k", "2")
+        await manager.rename("agent/prod", "agent/test")
+        await manager.rename("agent/away", "agent/prod")
+        await manager.access.revoke("agent/prod")
+        await manager.rename("agent/prod", "agent/away")
+        await manager.rename("agent/test", "agent/prod")
+        with pytest.raises(DeniedError, match="revoked"):
+            async with manager.session("agent", "prod", token=token):
+                pass
+
+
 # Minting
 
 
