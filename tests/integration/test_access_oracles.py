@@ -28,9 +28,14 @@ NO_RECORD = "0123456789abcdef"
 KEY_THERE, KEY_NOT_THERE = "a.there", "a.nowhere"
 
 
-@pytest.fixture
-def ruled(root: Path) -> Path:
-    """A root where somebody else has an address with a key, and the caller rights to an address of their own."""
+@pytest.fixture(scope="module")
+def ruled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root where somebody else has an address with a key, and the caller rights to an address of their own.
+
+    One for all: what is denied changes nothing.
+    """
+    root = tmp_path_factory.mktemp("ruled") / "root"
+    root.mkdir(mode=0o700)
     rule(root, Grant("agent", "agent/*", "", "read,write,admin"))
     fill(root, THERE, {KEY_THERE: "1"})
     fill(root, "agent/own", {"k": "1", "a.there": "1"})
