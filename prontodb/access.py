@@ -99,6 +99,7 @@ class Access:
         self._stamp = stamp
         self._told = None if trouble is None else self._told
         if (rules, trouble is None) == (self.rules, self.trouble is None):
+            self.trouble = trouble  # what is wrong may be another thing by now
             return
         self.rules, self.trouble = rules, trouble
         self.version += 1
