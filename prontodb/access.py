@@ -99,6 +99,7 @@ class Access:
         self._stamp = stamp
         self._told = None if trouble is None else self._told
         if (rules, trouble is None) == (self.rules, self.trouble is None):
+            self.trouble = trouble  # what is wrong may be another thing by now
             return
         self.rules, self.trouble = rules, trouble
         self.version += 1
@@ -119,6 +120,10 @@ class Access:
             yield
         finally:
             del self._handles[keystore]
+
+    def holds(self, keystore: Handle) -> bool:
+        """True for a handle of a session that is open by these rules."""
+        return keystore in self._handles
 
     async def watch(self, beside: Callable[[Callable[[], object]], Awaitable[object]]) -> None:
         """Look about once a second for changed rules and revoked tokens; runs until cancelled."""
@@ -184,6 +189,10 @@ class Caller:
         if not text.startswith(reach.prefixes[right]):
             raise self._denied(reach, right, place, text or None, is_prefix=True)
 
+    def may(self, right: str, place: object) -> bool:
+        """True when the caller has a right to all of `place`; a denial that is said otherwise is made of it."""
+        return "" in self.reach(place).prefixes[right]
+
     def seen(self) -> Callable[[object], bool]:
         """Return what tells of an address whether the caller has any right to anything there, and so may know of it."""
         access = self.access.fresh()
@@ -207,10 +216,12 @@ class Caller:
         # What is there is guarded by its own rules; a token is of one root alone.
         Caller(Access(into, self.access.clock), self.principal, self.token).allow(ADMIN, target or scope)
 
-    def refuse_token(self, what: str) -> None:
+    def refuse_token(self, what: str, place: object) -> None:
         """Raise when a token is shown for what no token can do: it would become more than it is."""
         if self.token is not None:
-            raise denied(ADMIN, by_token=True, reason=f"{what} takes a declared principal; a token is narrowed instead")
+            found = self._proven(place)
+            reason = f"{what} takes a declared principal; a token is narrowed instead"
+            raise self._denied(_Reach(_NOTHING, reason, found.verified), ADMIN, place)
 
     def _denied(
         self, reach: _Reach, right: str, place: object, key: str | None = None, *, is_prefix: bool = False

@@ -114,18 +114,22 @@ def chosen(check: Callable[[object], str], keys: Iterable[str] | None, prefix: s
 def check_target(gate: Gate, keys: Sequence[str] | None, prefix: str, on_conflict: str) -> None:
     """Raise `DeniedError` unless all that is to be copied may be written, and told whether it is there."""
     for right in needs(on_conflict):
-        if keys is None:
-            gate.check(right, prefix, is_prefix=True)
-        else:
-            gate.check_keys((right,), keys)
+        _check(gate, right, keys, prefix)
 
 
 def check_source(gate: Gate, keys: Sequence[str] | None, prefix: str) -> None:
     """Raise `DeniedError` unless all that is to be copied may be read."""
+    _check(gate, READ, keys, prefix)
+
+
+def _check(gate: Gate, right: str, keys: Sequence[str] | None, prefix: str) -> None:
     if keys is None:
-        gate.check(READ, prefix, is_prefix=True)
+        gate.check(right, prefix, is_prefix=True)
+    elif keys:
+        gate.check_keys((right,), keys)
     else:
-        gate.check_keys((READ,), keys)
+        # Copying nothing tells whether the address is there.
+        gate.check_any(right)
 
 
 def _op(key: str, entry: Entry, expect: int | None = None) -> Op:

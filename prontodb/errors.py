@@ -230,7 +230,15 @@ class InvalidTokenError(InvalidInputError):
 
 
 class SandboxedError(DeniedError):
-    """The kernel refuses this to a command in a sandbox: it is not of the address that the sandbox is for."""
+    """The kernel refuses this to a command in a sandbox: it is not of the address that the sandbox is for.
+
+    No rule was asked, so there is no `right`, and nobody in particular who asked.
+    """
+
+    def __init__(self, message: str) -> None:
+        self.right, self.key, self.is_prefix, self.address = "", None, False, None
+        self.principal, self.by_token, self.reason = None, False, message
+        super(DeniedError, self).__init__(message)
 
 
 class SecretError(ProntoError):

@@ -10,12 +10,14 @@ from prontodb.errors import InvalidInputError
 from prontodb.model.access import ADMIN, EVERYWHERE, READ, Grant
 from prontodb.model.address import as_address
 from prontodb.registry import grants
+from prontodb.storage.confined import check_is_outside
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from prontodb.access import Access, Caller, Gate
     from prontodb.engine.sqlite.engine import SqliteEngine
+    from prontodb.keystore import Keystore
     from prontodb.model.address import Address
     from prontodb.model.layout import Layout
     from prontodb.model.limits import Limits
@@ -36,11 +38,14 @@ class Guard:
 
     async def allow(self, right: str, place: object = EVERYWHERE, prefix: str = "") -> None:
         """Raise `DeniedError` unless the caller has a right to all keys that begin with `prefix` at all of `place`."""
+        if place == EVERYWHERE:
+            await self._beside(lambda: check_is_outside(self.access.layout.root))
         if not self.caller.is_open:
             await self._beside(lambda: self.caller.allow(right, place, prefix))
 
     async def allow_restore(self, scope: str, target: Address | None, into: Layout | None) -> None:
         """See `Caller.allow_restore`; another root has rules of its own."""
+        await self._beside(lambda: check_is_outside(self.access.layout.root))
         if into is not None or not self.caller.is_open:
             await self._beside(lambda: self.caller.allow_restore(scope, target, into))
 
@@ -48,6 +53,15 @@ class Guard:
         """Return what stands before the handles of an address; None when nothing is to be asked."""
         asker = caller or self.caller
         return None if asker.is_open else await self._beside(lambda: asker.gate(address))
+
+    def check_handle(self, keystore: Keystore) -> None:
+        """Refuse the handle of a session that has ended (`ClosedError`), or that another manager opened."""
+        keystore._check_open()
+        if not self.access.holds(keystore):
+            raise InvalidInputError(
+                f"the handle of {keystore.address} is of another manager, whose root and rules are its own; give one "
+                "of this manager's sessions, or the address"
+            )
 
     async def seen(self) -> Callable[[object], bool]:
         """Return what tells of an address whether the caller may know of it."""
@@ -83,11 +97,15 @@ class AccessBook:
         return await self._change(remove, Grant(principal, addresses, prefix, _several(rights)))
 
     async def _change(self, change: Callable[..., bool], grant: Grant) -> bool:
-        self._caller.refuse_token("changing the access rules")
+        await self._refuse_token("changing the access rules", grant.addresses)
         work = partial(change, self._layout, grant, principal=self._caller.principal, wait_s=self._limits.wait_s)
         changed = await self._engine.beside(work)
         self._guard.access.look()
         return changed
+
+    async def _refuse_token(self, what: str, place: object) -> None:
+        if self._caller.token is not None:
+            await self._engine.beside(lambda: self._caller.refuse_token(what, place), brief=True)
 
     async def mint(
         self,
@@ -108,7 +126,7 @@ class AccessBook:
             raise InvalidInputError(
                 "a token names who issues it: give by=NAME, or open the manager with principal=NAME"
             )
-        self._caller.refuse_token("minting a token")
+        await self._refuse_token("minting a token", wanted)
         await self._guard.allow(ADMIN, wanted)
         mint = partial(
             tokens.mint,

@@ -281,8 +281,8 @@ class SessionManager:
     ) -> CopyReport:
         """Copy entries of one address to another, with their expiry; the target is made when it does not exist.
 
-        Either may be given as the handle of a session that is open; nothing else can copy into an address that is held
-        exclusively.
+        Either may be given as the handle of a session of this manager that is open; nothing else can copy into an
+        address that is held exclusively. What a handle may do and what the manager's own caller may is asked then.
         All of it, the given `keys`, or those that begin with `prefix`. `on_conflict`: 'fail' (nothing is copied when
         the target has one of the keys), 'keep' the target's, or 'replace' them. What fits one batch is copied in one
         step; a new target appears complete or not at all.
@@ -298,21 +298,28 @@ class SessionManager:
             destination = target.address if isinstance(target, Keystore) else as_address(target)
             wanted = copying.chosen(lambda key: check_key(key, self._settings.max_key_bytes), keys, prefix)
             copying.check_on_conflict(on_conflict)
+            for place in (source, target):
+                if isinstance(place, Keystore):
+                    self._guard.check_handle(place)
             # Before anything is opened: what is denied tells nothing of what is there.
-            if (of_source := await self._gate_of(source)) is not None:
+            for of_source in await self._gates_of(source):
                 copying.check_source(of_source, wanted, prefix)
-            if (gate := await self._gate_of(target)) is not None:
-                copying.check_target(gate, wanted, prefix, on_conflict)
+            gates = await self._gates_of(target)
+            for of_target in gates:
+                copying.check_target(of_target, wanted, prefix, on_conflict)
             original = await opened(source, READS_ONLY)
             if not await self._engine.beside(lambda: self._lifecycle.exists(destination), brief=True):
-                if gate is not None and not gate.may_create:
+                if not all(of_target.may_create for of_target in gates):
                     raise AddressNotFoundError(destination)
-                return await self._copy_to_new(original, destination, wanted, prefix, gate)
+                return await self._copy_to_new(original, destination, wanted, prefix, gates[0] if gates else None)
             copy = await opened(target, SHARED)
             return await copying.copy_many(original, copy, keys=wanted, prefix=prefix, on_conflict=on_conflict)
 
-    async def _gate_of(self, place: Address | str | Keystore) -> Gate | None:
-        return place._gate if isinstance(place, Keystore) else await self._guard.gate(as_address(place))
+    async def _gates_of(self, place: Address | str | Keystore) -> list[Gate]:
+        """Return all that stands before a place: what the manager's caller may do there, then what its handle may."""
+        own = await self._guard.gate(place.address if isinstance(place, Keystore) else as_address(place))
+        gates = (own, place._gate if isinstance(place, Keystore) else None)
+        return [gate for gate in gates if gate is not None]
 
     async def _copy_to_new(
         self, original: Keystore, destination: Address, wanted: list[str] | None, prefix: str, gate: Gate | None

@@ -5,10 +5,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from prontodb.errors import AddressNotFoundError, InvalidTokenError
 from prontodb.model import token as tokens
 from prontodb.model.clock import Clock
+from prontodb.model.layout import SANDBOX_TOKEN_FILE
 from prontodb.model.ttl import ttl_ms
+from prontodb.storage.confined import is_kept_out
+from prontodb.storage.files import open_root, read_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,9 +23,15 @@ if TYPE_CHECKING:
     from prontodb.model.layout import Layout
     from prontodb.model.limits import Limits
     from prontodb.model.token import Claims, Identifier
+    from prontodb.storage.files import Folder
 
 DEFAULT_LIFETIME = "1h"
 BUSY_TIMEOUT_MS = 50
+_NOT_LENT = (
+    "this sandboxed run was started with another token or with none, and can verify only its own and what was narrowed "
+    "from that; start 'prontodb run --sandbox' with the token"
+)
+_REVOKED = "the tokens of this address were revoked"
 
 
 def narrow(
@@ -78,21 +89,32 @@ def mint(
     """Return a new token for an address that exists; the first one makes the root's secret."""
     import os
 
+    from prontodb.engine.sqlite import fencing
     from prontodb.registry import secret
 
     ends_ms = clock.wall_ms() + ttl_ms(expires)
     incarnation, epoch = _state(layout, address)
+    held = secret.load_or_make(layout, wait_s=limits.wait_s)
+    lowest = held.revoked.get(str(address), 0)
+    if epoch < lowest:
+        # What lies here is older than a revocation: a restore or an undo has brought it back.
+        epoch = fencing.at(layout, address, limits, clock, partial(fencing.revoke_tokens, lowest=lowest))
     minted_for = tokens.Identifier(address, incarnation, epoch, os.urandom(16).hex())
-    key = secret.load_or_make(layout, wait_s=limits.wait_s)
-    return tokens.text_of(tokens.mint(key, minted_for, prefix=prefix, rights=rights, expires_at_ms=ends_ms, by=by))
+    token = tokens.mint(held.secret, minted_for, prefix=prefix, rights=rights, expires_at_ms=ends_ms, by=by)
+    return tokens.text_of(token)
 
 
 def revoke(layout: Layout, address: Address, *, limits: Limits, clock: Clock) -> int:
     """End every token of an address minted so far, those cut down from them too; return the new epoch."""
     from prontodb.engine.sqlite import fencing
     from prontodb.log import event
+    from prontodb.registry import secret
 
-    epoch = fencing.at(layout, address, limits, clock, fencing.revoke_tokens)
+    # Remembered first: killed in between, the tokens have ended all the same.
+    lowest = secret.revoke(layout, address, _state(layout, address)[1], wait_s=limits.wait_s)
+    epoch = fencing.at(layout, address, limits, clock, partial(fencing.revoke_tokens, lowest=lowest))
+    if epoch > lowest:
+        secret.revoke(layout, address, epoch - 1, wait_s=limits.wait_s)  # somebody minted in between
     event("tokens.revoked", address=address, token_epoch=epoch)
     return epoch
 
@@ -109,12 +131,42 @@ def verify(layout: Layout, token: str, clock: Clock) -> Verified:
         minted_for, claims = tokens.identifier_of(parsed), tokens.claims_of(parsed)
     except InvalidTokenError as error:
         raise RefusedError(str(error)) from None
-    key = secret.load(layout)
-    if key is None or not parsed.is_genuine(minted_for.key(key)):
+    if layout.sandbox is not None and is_kept_out(layout.root):
+        # In a sandbox the secret is closed. The run has proven its own token; what is made of that is as genuine.
+        given = lent(layout)
+        if given is None or not parsed.is_made_of(tokens.parse(given)):
+            raise RefusedError(_NOT_LENT)
+        check_current(layout, minted_for)
+        check_time(claims, clock)
+        return Verified(claims, minted_for)
+    held = secret.load(layout)
+    if held is None or not parsed.is_genuine(minted_for.key(held.secret)):
         raise RefusedError("it was changed, or another root minted it")
     check_current(layout, minted_for)
+    if minted_for.epoch < held.revoked.get(str(minted_for.address), 0):
+        raise RefusedError(_REVOKED)
     check_time(claims, clock)
     return Verified(claims, minted_for)
+
+
+def lend(folder: Folder, token: str) -> None:
+    """Lay out the token of a sandboxed run in its private folder: inside, it and those made of it can be verified.
+
+    It is no more than the command has been given. A key of the address would do to verify, and to mint any other.
+    """
+    folder.create(SANDBOX_TOKEN_FILE, tokens.text_of(tokens.parse(token)).encode())
+
+
+def lent(layout: Layout) -> str | None:
+    """Return the token of the sandboxed run around us, None when it has none: all inside of it go by that."""
+    if layout.sandbox is None or not is_kept_out(layout.root):
+        return None  # a variable that was left over
+    try:
+        with open_root(layout.sandbox) as folder:
+            found = read_bytes(folder, SANDBOX_TOKEN_FILE)
+    except FileNotFoundError:
+        return None  # the run has ended; whoever asks for its settings says so
+    return None if found is None else found.decode("ascii", "replace")
 
 
 def check_current(layout: Layout, minted_for: Identifier) -> None:
@@ -126,7 +178,7 @@ def check_current(layout: Layout, minted_for: Identifier) -> None:
     if incarnation != minted_for.incarnation:
         raise RefusedError("the address it was minted for was deleted, restored or made anew")
     if epoch != minted_for.epoch:
-        raise RefusedError("the tokens of this address were revoked")
+        raise RefusedError(_REVOKED)
 
 
 def check_time(claims: Claims, clock: Clock) -> None:

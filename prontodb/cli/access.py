@@ -87,10 +87,10 @@ def _grant(args: Args) -> Grant:
     return Grant(args.word("PRINCIPAL"), args.word("ADDRESSES"), prefix, check_rights(args.word("RIGHTS")))
 
 
-def _changer(args: Args) -> Place:
+def _changer(args: Args, grant: Grant) -> Place:
     place = Place(args)
     if place.caller is not None:
-        place.caller.refuse_token("changing the access rules")
+        place.caller.refuse_token("changing the access rules", grant.addresses)
     return place
 
 
@@ -98,7 +98,8 @@ def do_access_add(args: Args) -> int:
     """Add a grant."""
     from prontodb.registry import grants
 
-    grant, place = _grant(args), _changer(args)
+    grant = _grant(args)
+    place = _changer(args, grant)
     if not grants.add(place.layout, grant, principal=place.principal, wait_s=place.limits.wait_s):
         output.note(f"that grant is there already: {grant}")
     return DONE
@@ -108,7 +109,8 @@ def do_access_remove(args: Args) -> int:
     """Take a grant away."""
     from prontodb.registry import grants
 
-    grant, place = _grant(args), _changer(args)
+    grant = _grant(args)
+    place = _changer(args, grant)
     last = args.flag("--yes")
     grants.remove(place.layout, grant, principal=place.principal, wait_s=place.limits.wait_s, last=last)
     if grants.rules(place.layout).are_open:

@@ -15,8 +15,8 @@ from prontodb.cli.output import DONE, ERROR
 from prontodb.cli.parsing import Args, Syntax
 from prontodb.cli.progress import duration_text
 from prontodb.cli.tables import counted
-from prontodb.errors import ProntoError
-from prontodb.model.access import ADMIN, EVERYWHERE, READ
+from prontodb.errors import DeniedError, ProntoError
+from prontodb.model.access import ADMIN, EVERYWHERE, READ, check_pattern
 from prontodb.model.address import Address
 from prontodb.model.clock import Clock
 from prontodb.model.layout import Layout
@@ -183,7 +183,7 @@ def _row(record: AuditRecord) -> tuple[str, ...]:
     )
 
 
-DENIED_HEAD = ("moment", "session", "address", "operation", "key", "error")
+DENIED_HEAD = ("moment", "principal", "session", "address", "operation", "key", "error")
 
 
 def _show_denied(args: Args, limit: int) -> int:
@@ -210,13 +210,23 @@ def log_denied(args: Args, error: ProntoError) -> None:
     """Log a command that was denied, or refused by its keystore; nothing of it matters enough to fail for."""
     try:
         layout, word = Layout(environment.root(args)), args.maybe("ADDRESS")
-        address = environment.address(args) if word is None else Address.parse(word)
+        named = environment.address(args) if word is None else _spelt(word)
+        who, where = environment.principal(args), None
+        if isinstance(error, DeniedError):
+            # What it says itself is what was asked; a token's chain stands in the place of a name.
+            who, where = error.principal if error.by_token else error.principal or who, error.address
+        address = where or named
         session = os.environ.get("PRONTODB_SESSION", "").partition(":")[0] or None
         fields = fields_of(error, args.command, args.maybe("PATH"))
         configuration.load(layout)  # a wrong settings file stops every command, and is no refusal of any
     except (ProntoError, OSError):
         return
-    DeniedLog(layout, Clock()).record(session=session, address=address, **fields)
+    DeniedLog(layout, Clock()).record(principal=who, session=session, address=address, **fields)
+
+
+def _spelt(word: str) -> str:
+    """Return an address, or a pattern of some, as it is spelt in full."""
+    return check_pattern(word) if "*" in word else str(Address.parse(word))
 
 
 # anchors, accept
@@ -225,6 +235,7 @@ def log_denied(args: Args, error: ProntoError) -> None:
 def do_audit_anchors(args: Args) -> int:
     """Print anchors."""
     place, one = Place(args), _one(args)
+    place.check_is_outside()
     place.allow(READ, one or EVERYWHERE)
     for anchor in place.work().audits.anchors(one):
         fields = {"address": str(anchor.address), "revision": anchor.mark.revision, "chain": anchor.mark.chain}
@@ -241,6 +252,7 @@ def do_audit_accept(args: Args) -> int:
     """Take what lies at an address for right."""
     address = Address.parse(args.word("ADDRESS"))
     place = Place(args)
+    place.check_is_outside()
     place.allow(ADMIN, address)
     work = place.work()
     if not args.flag("--yes"):

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from prontodb.work import Work
 
 
+EVERYWHERE = "*/*"
+"""The pattern of all addresses; `model.access` is not for commands without rules."""
+
+
 def root(args: Args) -> str:
     """Return the root: `--root`, else what the environment says; nothing is made."""
     given = args.text("--root")
@@ -107,6 +111,11 @@ class Place:
         plain = layout(args)
         self.layout = Layout(plain.root, LazyKeys(plain, self), plain.sandbox)
         self.principal, self.token = principal(args), token(args)
+        if self.layout.sandbox is not None:
+            from prontodb import tokens
+
+            # What the run around us was given holds for all in it, whatever they leave out.
+            self.token = self.token or tokens.lent(self.layout)
         self.caller: Caller | None = None
         self._settings: Settings | None = None
         self.limits = Limits()
@@ -132,13 +141,23 @@ class Place:
 
         return Caller(Access(self.layout, Clock()), self.principal, self.token)
 
-    def allow(self, right: str, place: object = "*/*", prefix: str = "") -> None:
+    def allow(self, right: str, place: object = EVERYWHERE, prefix: str = "") -> None:
         """Raise `DeniedError` unless the caller has a right to all keys that begin with `prefix` at all of `place`."""
+        if place == EVERYWHERE:
+            self.check_is_outside()
         if self.caller is not None:
             self.caller.allow(right, place, prefix)
 
+    def check_is_outside(self) -> None:
+        """Raise `SandboxedError` inside of a sandbox, for what is of the whole root."""
+        from prontodb.storage.confined import check_is_outside
+
+        check_is_outside(self.layout.root)
+
     def allow_scope(self, right: str, user: str | None, cursor: str | None) -> None:
         """`allow` for all addresses, those of one user, or one."""
+        if user is None:
+            self.check_is_outside()
         if self.caller is not None:
             from prontodb.access import scope_of
 

@@ -31,21 +31,20 @@ def stdin() -> BinaryIO:
 
 def read_small(path: str, most: int) -> bytes:
     """Return a file, or with '-' what is piped in, cut at `most` bytes; `InvalidInputError` for what cannot be read."""
-    if path == "-":
-        return stdin().read(most)
     try:
-        # What is no regular file might be waited for for ever.
+        if path == "-":
+            return stdin().read(most)
+        # What is no regular file might never begin or end.
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
         with open(fd, "rb") as file:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise InvalidInputError(
-                    f"{shown(path)} cannot be read: it is no regular file; pipe it in and name it '-'"
-                )
-            return file.read(most)
+            if stat.S_ISREG(os.fstat(fd).st_mode):
+                return file.read(most)
+        reason = "it is no regular file; pipe it in and name it '-'"
     except OSError as error:
-        raise InvalidInputError(f"{shown(path)} cannot be read: {os.strerror(error.errno or 0)}") from error
+        reason = os.strerror(error.errno or 0)
     except ValueError as error:
-        raise InvalidInputError(f"{shown(path)} cannot be read: {error}") from error
+        reason = str(error)
+    raise InvalidInputError(f"{shown(path)} cannot be read: {reason}")
 
 
 def read_value(args: Args, max_bytes: int) -> str:

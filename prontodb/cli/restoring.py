@@ -108,6 +108,7 @@ def restore(args: Args, reference: str | None, *, yes: bool) -> int:
 
 def _allow(place: Place, user: str | None, cursor: str | None, target: Address | None, into: str | None) -> None:
     """Raise `DeniedError` unless all that may be restored; another root has rules of its own."""
+    place.check_is_outside()
     if place.caller is None and into is None:
         return
     from prontodb.access import Access, Caller, scope_of
@@ -139,6 +140,7 @@ def _undo(args: Args, *, redo: bool) -> int:
     if cursor is not None and user is None:
         raise args.usage_error("--cursor goes with --user")
     place = Place(args)
+    place.check_is_outside()
     place.allow_scope(ADMIN, user, cursor)
     work = place.work()
     addresses = work.undoable(user, cursor, redo=redo)

@@ -83,7 +83,7 @@ def do_run(args: Args) -> int:
     """Run a command in a session of its own."""
     place, where = Place(args), address(args)
     wait_s = args.seconds("--wait", or_zero=True)
-    command, wish = args.words("COMMAND"), _wish(args)
+    command, wish = args.words("COMMAND"), _wish(args, place)
     gate = None if place.caller is None else place.caller.gate(where)
     if gate is not None:
         gate.check_any(WRITE)
@@ -115,7 +115,7 @@ def do_run(args: Args) -> int:
             return _run(command, stay, environment, holding, _Upkeep(place, stay), sandbox)
 
 
-def _wish(args: Args) -> Wish | None:
+def _wish(args: Args, place: Place) -> Wish | None:
     """Return the sandbox that is asked for; None for none."""
     read, write, strict = args.texts("--allow-read"), args.texts("--allow-write"), args.flag("--strict")
     if not strict and not args.flag("--sandbox"):
@@ -124,7 +124,8 @@ def _wish(args: Args) -> Wish | None:
         return None
     from prontodb.session.sandbox import Wish
 
-    return Wish(strict=strict, read=read, write=write)
+    key_file = os.environ.get("PRONTODB_KEY_FILE") or None
+    return Wish(strict=strict, read=read, write=write, key_file=key_file, token=place.token)
 
 
 def _sandboxed(place: Place, where: Address, wish: Wish | None) -> AbstractContextManager[Sandbox | None]:

@@ -274,12 +274,30 @@ def _named(keyring: Keyring, place: Place, name: str) -> Record:
     return found[0]
 
 
+def _allowed(place: Place, keyring: Keyring, name: str) -> Record:
+    """Return the record that is meant; who may not have it is not told whether there is one."""
+    if not is_record_id(name):
+        place.allow(ADMIN, Address.parse(name))
+        record = _named(keyring, place, name)
+        for one in record.addresses:
+            place.allow(ADMIN, one)
+        return record
+    try:
+        record = _named(keyring, place, name)
+    except ProntoError:
+        place.allow(ADMIN)
+        raise
+    caller = place.caller
+    if caller is not None and not all(caller.may(ADMIN, one) for one in record.addresses):
+        place.allow(ADMIN)
+    return record
+
+
 def do_secret_export(args: Args) -> int:
     """Export a key record."""
     place = Place(args)
     keyring = _keyring(place)
-    record = _named(keyring, place, args.word("RECORD|ADDRESS"))
-    place.allow(ADMIN, record.address)
+    record = _allowed(place, keyring, args.word("RECORD|ADDRESS"))
     data = keyring.exported(record, _other(args, "new passphrase"))
     path = args.text("--output")
     if path is None:

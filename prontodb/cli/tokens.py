@@ -58,19 +58,9 @@ SYNTAX = {
 
 def read_token(path: str) -> str:
     """Return the token in a file, or with '-' in stdin."""
-    import os
+    from prontodb.cli.piping import read_small
 
-    try:
-        if path == "-":
-            from prontodb.cli.piping import stdin
-
-            data = stdin().read(MAX_TOKEN_BYTES + 1)
-        else:
-            with open(path, "rb") as file:
-                data = file.read(MAX_TOKEN_BYTES + 1)
-    except (OSError, ValueError) as error:
-        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
-        raise InvalidInputError(f"cannot read the token from {shown(path)}: {reason}") from error
+    data = read_small(path, MAX_TOKEN_BYTES + 1)
     text = data.decode("ascii", "replace").strip()
     if not text or len(data) > MAX_TOKEN_BYTES:
         raise InvalidInputError(f"{shown(path)} holds no token")
@@ -98,7 +88,7 @@ def do_token_mint(args: Args) -> int:
     if by is None:
         raise args.usage_error("a token names who issues it: --by NAME, or --principal NAME")
     if place.caller is not None:
-        place.caller.refuse_token("minting a token")
+        place.caller.refuse_token("minting a token", where)
     place.allow(ADMIN, where)
     text = tokens.mint(
         place.layout,

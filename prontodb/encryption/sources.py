@@ -367,6 +367,8 @@ class KeyringModule(Protocol):
     def set_password(self, service: str, name: str, password: str) -> None: ...
 
 
+OTHER_PASSPHRASE = "PRONTODB_OTHER_PASSPHRASE"  # noqa: S105 - the name of a variable
+"""The variable with the passphrase that a record is sealed with elsewhere, or is to be."""
 SANDBOX_KEY = "PRONTODB_SANDBOX_KEY"
 """The variable with the key of a sandboxed run."""
 VARIABLES: dict[str, Callable[[str], KeySource]] = {

@@ -28,6 +28,7 @@ SESSION_LOCK_ENDING = ".lock"
 REGISTRY_LOCK_FILE = "registry.lock"
 KEYS_LOCK_FILE = "keys.lock"
 SANDBOX_ADDRESS_FILE = "address"
+SANDBOX_TOKEN_FILE = "token"  # noqa: S105 - the name of a file
 SANDBOX_TEMPORARY = "tmp"
 
 STAGED_PREFIX = ".new-"

@@ -44,8 +44,15 @@ class Macaroon(Value):
 
     def is_genuine(self, key: bytes) -> bool:
         """True when it was made with `key` and every caveat added since is there, unchanged and in order."""
-        signature = made(key, self.identifier).signature
-        for caveat in self.caveats:
+        return self.is_made_of(made(key, self.identifier))
+
+    def is_made_of(self, other: Macaroon) -> bool:
+        """True when it is another one, or was made of it by adding caveats alone; the other is taken for genuine."""
+        count = len(other.caveats)
+        if (self.identifier, self.caveats[:count]) != (other.identifier, other.caveats):
+            return False
+        signature = other.signature
+        for caveat in self.caveats[count:]:
             signature = _signed(signature, caveat)
         return hmac.compare_digest(signature, self.signature)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from prontodb.errors import CorruptError, InvalidSettingsError, NewerFormatError, UnavailableError, shown
+from prontodb.model import sections
 from prontodb.model.layout import CONFIG_FILE, REGISTRY, REGISTRY_LOCK_FILE
 from prontodb.model.settings import Settings
 from prontodb.storage.files import make_root, open_root, read_bytes, read_json
@@ -34,6 +35,7 @@ def load(layout: Layout) -> tuple[Settings, list[str]]:
         return Settings(), []
     try:
         settings, warnings = Settings.from_json(fields["settings"])
+        warnings += sections.check(fields)
         if "quotas" in fields:
             from prontodb.model import quotas
 
@@ -144,6 +146,10 @@ def _read(folder: Folder) -> dict[str, Any] | None:
         raise NewerFormatError(shown(path), version, FORMAT)
     if not isinstance(fields.setdefault("settings", {}), dict):
         raise _broken(path, "field 'settings' must be a JSON object")
+    try:
+        sections.check(fields)
+    except InvalidSettingsError as error:
+        raise InvalidSettingsError(f"{shown(path)}: {error}") from error
     return fields
 
 

@@ -91,7 +91,7 @@ def add(layout: Layout, grant: Grant, *, principal: str | None, wait_s: float) -
                 "the first grant must give somebody admin on all addresses, or nobody could do anything after it; "
                 "begin with: prontodb access add NAME '*' read,write,admin"
             )
-        _check_may_change(present, principal, grant)
+        _check_may_change(layout, present, principal, grant)
         return present if grant in present.grants else Rules((*present.grants, grant))
 
     return _change(layout, decide, wait_s)
@@ -105,7 +105,7 @@ def remove(layout: Layout, grant: Grant, *, principal: str | None, wait_s: float
     """
 
     def decide(present: Rules) -> Rules:
-        _check_may_change(present, principal, grant)
+        _check_may_change(layout, present, principal, grant)
         if grant not in present.grants:
             raise NotFoundError(f"there is no such grant ({grant}); 'prontodb access list' shows all, word for word")
         left = Rules(one for one in present.grants if one != grant)
@@ -120,9 +120,9 @@ def remove(layout: Layout, grant: Grant, *, principal: str | None, wait_s: float
     return _change(layout, decide, wait_s)
 
 
-def _check_may_change(present: Rules, principal: str | None, grant: Grant) -> None:
+def _check_may_change(layout: Layout, present: Rules, principal: str | None, grant: Grant) -> None:
     if not present.allow(principal, ADMIN, grant.addresses):
-        raise denied(ADMIN, grant.addresses, principal=principal)
+        raise denied(ADMIN, grant.addresses, principal=principal, root=layout.root)
 
 
 def _change(layout: Layout, decide: Callable[[Rules], Rules], wait_s: float) -> bool:

@@ -12,8 +12,9 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from prontodb import tokens
 from prontodb.encryption.keyring import Keyring
-from prontodb.encryption.sources import KEY_BYTES, SANDBOX_KEY, VARIABLES, RunKey
+from prontodb.encryption.sources import KEY_BYTES, OTHER_PASSPHRASE, SANDBOX_KEY, VARIABLES, RunKey
 from prontodb.engine.sqlite import ciphers
 from prontodb.errors import ProntoError, UnavailableError, shown
 from prontodb.log import event
@@ -38,12 +39,24 @@ _CODE = os.path.realpath(os.path.join(os.path.dirname(__file__), "..", ".."))
 
 
 class Wish:
-    """What somebody asked for: a plain sandbox or a strict one, and paths that are allowed beside."""
+    """What somebody asked for: a plain sandbox or a strict one, and paths that are allowed beside.
 
-    __slots__ = ("read", "strict", "write")
+    `key_file`, the file with the key to this root's secrets, stays closed; `token` is what the command may do.
+    """
 
-    def __init__(self, *, strict: bool = False, read: list[str] | None = None, write: list[str] | None = None) -> None:
+    __slots__ = ("key_file", "read", "strict", "token", "write")
+
+    def __init__(
+        self,
+        *,
+        strict: bool = False,
+        read: list[str] | None = None,
+        write: list[str] | None = None,
+        key_file: str | None = None,
+        token: str | None = None,
+    ) -> None:
         self.strict, self.read, self.write = strict, read or [], write or []
+        self.key_file, self.token = key_file, token
 
 
 class Sandbox:
@@ -55,11 +68,12 @@ class Sandbox:
         root = resolved(layout.root)
         # Whatever sandbox is around us: its settings are copies of these.
         self._layout, self._keyed, self._key = Layout(root), layout, ""
-        guard = Guard(root)
+        guard = Guard(root, key_file=wish.key_file)
         allowed = [(guard.check(path, "--allow-read"), READ) for path in wish.read]
         allowed += [(guard.check(path, "--allow-write"), WRITE) for path in wish.write]
         if wish.strict:
             allowed.append((guard.check(os.getcwd(), "the working folder"), WRITE))
+        self._token = wish.token
         self._scratch: Scratch | None = None
         self._rules: Ruleset | None = None
         self._stamp: object = None
@@ -76,7 +90,12 @@ class Sandbox:
             raise
 
     def weaknesses(self) -> Iterator[str]:
-        """Yield what this kernel cannot refuse beyond what is promised, a line for each."""
+        """Yield what the kernel does not refuse, here or at all, that its user may count on; a line for each."""
+        if self._token is not None:
+            yield (
+                "the token is asked by ProntoDB alone: the kernel keeps the command to its address, and what the token "
+                "leaves out of it can be read and written in its files all the same"
+            )
         if self._abi < landlock.SIGNALS_ABI:
             yield (
                 f"this kernel has Landlock ABI {self._abi}: the command can send signals to processes outside of the "
@@ -88,7 +107,7 @@ class Sandbox:
         told = {"PRONTODB_SANDBOX": self.folder, "TMPDIR": f"{self.folder}/{SANDBOX_TEMPORARY}"}
         if self._scratch is None:
             return told  # the sandbox around us has told the rest
-        return told | dict.fromkeys(VARIABLES, "") | {SANDBOX_KEY: self._key}
+        return told | dict.fromkeys((*VARIABLES, OTHER_PASSPHRASE), "") | {SANDBOX_KEY: self._key}
 
     def _make_folder(self, address: Address) -> str:
         # In the root, which is closed to every sandbox: what lies beside it would be open to those that start later.
@@ -98,6 +117,8 @@ class Sandbox:
         folder.create(SANDBOX_ADDRESS_FILE, f"{address}\n".encode())
         folder.make(SANDBOX_TEMPORARY).close()
         self._lend_secret(folder, address)
+        if self._token is not None:
+            tokens.lend(folder, self._token)
         self._copy_settings(folder)
         return folder.path
 

@@ -53,6 +53,12 @@ def sandboxed(path: str) -> SandboxedError:
     return SandboxedError(f"{shown(path)} is closed here: {where}; use it from outside of the sandbox")
 
 
+def check_is_outside(root: str) -> None:
+    """Raise `SandboxedError` inside of a sandbox: what it shows of a whole root would be a wrong picture of it."""
+    if is_kept_out(root):
+        raise sandboxed(root)
+
+
 def passage(name: str, flags: int, dir_fd: int | None, refused: PermissionError) -> int:
     """Open a folder that was `refused`, only to go through it; raise that again unless it is ours by owner and mode."""
     if not _O_PATH:

@@ -1,4 +1,4 @@
-"""What a sandbox leaves open: everything beside a root, or only what is named; of the root itself nothing.
+"""What a sandbox leaves open: everything beside a root and its key file, or only what is named; of those nothing.
 
 Landlock only allows, and what it allows at a folder holds for all below it. So no folder above the root is ever
 allowed: what lies beside the way down to it is, by name, as it is at the start. A root that a second mount shows
@@ -33,66 +33,95 @@ _RAW = ("mem", "kmem", "port", "sg", "bsg", "ng", "nvme", "raw")
 
 
 class Guard:
-    """One root, under every name that it has, and the rules that leave it out."""
+    """One root, and the file with the key to it, under every name that they have, and the rules that leave them out."""
 
-    def __init__(self, root: str, mounts: Iterable[str] | None = None) -> None:
-        """`root` is resolved. `mounts`: the lines of /proc/self/mountinfo; None: those of now."""
+    def __init__(self, root: str, mounts: Iterable[str] | None = None, *, key_file: str | None = None) -> None:
+        """`root` is resolved. `mounts`: the lines of /proc/self/mountinfo; None: those of now.
+
+        `key_file` None: there is none. One in the root is closed with it.
+        """
         if root == "/":
             raise InvalidInputError("the root is / itself: nothing lies beside it that a command could use")
         self._root = root
-        self._closed = frozenset({root, *_elsewhere(root, _mounts() if mounts is None else mounts)})
-        self._above = frozenset(above for path in self._closed for above in _parents(path))
-        self._identities = frozenset(_identity(path) for path in (root, *_parents(root))) - {None}
+        lines = list(_mounts() if mounts is None else mounts)
+        places = {root: f"the root {shown(root)}"}
+        key = None if key_file is None else os.path.realpath(key_file)
+        if key is not None and os.path.isfile(key) and not _is_below(key, root):
+            places[key] = f"the key file {shown(key)}"
+        self._closed: dict[str, str] = {}
+        self._above: dict[str, str] = {}
+        self._identities: dict[tuple[int, int], str] = {}
+        for place, what in places.items():
+            for path in (place, *_elsewhere(place, lines)):
+                self._closed.setdefault(path, what)
+                for above in _parents(path):
+                    self._above.setdefault(above, what)
+            for path in (place, *_parents(place)):
+                identity = _identity(path)
+                if identity is not None:
+                    self._identities.setdefault(identity, what)
 
     def check(self, path: str, what: str) -> str:
-        """Return a path resolved that may be allowed; refuse one that holds the root, lies in it, or does not exist."""
+        """Return a path resolved that may be allowed; refuse one that holds what is closed, or does not exist."""
         found = os.path.realpath(path)
         if not os.path.exists(found):
             raise InvalidInputError(f"{what} {shown(path)} does not exist")
-        if found in self._closed or any(found.startswith(f"{closed}/") for closed in self._closed):
-            raise InvalidInputError(f"{what} {shown(path)} lies in the root {shown(self._root)}, which stays closed")
-        if self._holds_root(found):
+        for closed, name in self._closed.items():
+            if _is_below(found, closed):
+                raise InvalidInputError(f"{what} {shown(path)} lies in {name}, which stays closed")
+        held = self._held_by(found)
+        if held is not None:
             raise InvalidInputError(
-                f"{what} {shown(path)} holds the root {shown(self._root)}, which stays closed; name folders inside of "
-                "it, or move the root to a place of its own"
+                f"{what} {shown(path)} holds {held}, which stays closed; name folders inside of it, or move that to a "
+                "place of its own"
             )
         return found
 
-    def _holds_root(self, path: str) -> bool:
-        return path in self._above or _identity(path) in self._identities
+    def _held_by(self, path: str) -> str | None:
+        """Return what of what is closed lies below a path, or is it by another name."""
+        identity = _identity(path)
+        return self._above.get(path) or (None if identity is None else self._identities.get(identity))
 
     def allow_beside(self, rules: Ruleset, *known: str) -> None:
-        """Allow everything but the root: whatever lies beside the way down to it now.
+        """Allow everything but the root and the key file: whatever lies beside the ways down to them now.
 
-        `known` is named where a folder above the root can be passed and not listed; what holds the root is left out.
+        `known` is named where a folder above them can be passed and not listed; what holds one of them is left out.
         """
         for path in known:
             found = os.path.realpath(path)
-            if not self._holds_root(found) and not any(_is_below(found, closed) for closed in self._closed):
+            if self._held_by(found) is None and not any(_is_below(found, closed) for closed in self._closed):
                 rules.allow(found, WRITE)
+        self._allow_around(rules, "/", WRITE)
+
+    def _allow_around(self, rules: Ruleset, top: str, right: int) -> None:
+        """Allow all below a folder that holds what is closed, but for that."""
         entries = 0
-        waiting = ["/"]
+        waiting = [top]
         while waiting:
             above = waiting.pop()
             for path, is_folder in _entries(above):
-                if path in self._closed:
+                held = self._held_by(path)
+                if path in self._closed or (held is not None and not is_folder):
                     continue
-                if is_folder and (path == "/dev" or self._holds_root(path)):
+                if is_folder and (path == "/dev" or held is not None):
                     waiting.append(path)
                     continue
                 entries += 1
                 if entries > MAX_ENTRIES:
+                    held = self._held_by(above) or "what stays closed"
                     raise UnavailableError(
-                        f"over {MAX_ENTRIES:,} files and folders lie beside the way to the root {shown(self._root)}, "
-                        f"in {shown(above)} for one; each takes a rule: move the root to a place of its own, or use "
-                        "--strict"
+                        f"over {MAX_ENTRIES:,} files and folders lie beside the way to {held}, in {shown(above)} for "
+                        "one; each takes a rule: move it to a place of its own, or use --strict"
                     )
-                rules.allow(path, WRITE)
+                rules.allow(path, right)
 
     def allow_system(self, rules: Ruleset, *more: str) -> None:
         """Allow to read what programs need, and `more` folders; raises when one of them holds the root."""
         for path in (*SYSTEM, *more):
-            if os.path.exists(path):
+            found = os.path.realpath(path)
+            if os.path.isdir(found) and not _is_below(self._root, found) and self._held_by(found) is not None:
+                self._allow_around(rules, found, READ)
+            elif os.path.exists(found):
                 rules.allow(self.check(path, "what programs need,"), READ)
         for name in DEVICES:
             rules.allow(os.path.realpath(f"/dev/{name}"), WRITE)

@@ -12,7 +12,9 @@ import prontodb
 from prontodb import denials, log
 from prontodb.errors import (
     AddressNotFoundError,
+    ClosedError,
     DeniedError,
+    InvalidInputError,
     SessionNotFoundError,
 )
 from prontodb.keystore import Keystore
@@ -327,6 +329,34 @@ async def test_lists_show_what_the_caller_has_any_right_to(root: Path) -> None:
             assert [session.id for session in await manager.sessions()] == [agents.session_id]
             with pytest.raises(DeniedError):
                 await manager.end_session(agents.session_id)
+
+
+async def test_a_copy_by_handle_asks_for_whoever_opened_the_manager_too(root: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    rule(root, Grant("agent", "agent/*", "", "read,write,admin"))
+    fill(root, "agent/prod", {"k": "1"})
+    fill(root, "team/prod", {"k": "theirs"})
+    fill(other, "team/prod", {"k": "elsewhere"})
+    async with opened(root, "operator") as operator, opened(root, "agent") as agent, opened(other) as stranger:
+        token = await operator.access.mint("team/prod", rights="read,write")
+        async with agent.session("team", "prod", mode="shared", token=token) as lent, agent.session("agent") as own:
+            # By the token it may be read; by the rules of the manager that copies it may not.
+            for source, target in ((lent, own), (own, lent), (lent, "agent/new"), ("agent/prod", lent)):
+                with pytest.raises(DeniedError, match="agent"):
+                    await agent.copy(source, target)
+            assert (await agent.copy("agent/prod", own)).copied == 1
+            with pytest.raises(InvalidInputError, match="another manager"):
+                await operator.copy(own, "agent/new")
+        for manager in (operator, stranger):
+            async with manager.session("team", "prod") as theirs:
+                for source, target in ((theirs, "agent/new"), ("agent/prod", theirs)):
+                    with pytest.raises(InvalidInputError, match="is of another manager"):
+                        await agent.copy(source, target)
+        for source, target in ((own, "agent/new"), ("agent/prod", own), (theirs, "agent/new")):
+            with pytest.raises(ClosedError):
+                await agent.copy(source, target)
+        assert [str(row.address) for row in await agent.addresses()] == ["agent/_default", "agent/prod"]
+    assert value(root, "team/prod", "k") == "theirs"
 
 
 async def test_restore_and_copy_need_the_rights_of_both_sides(root: Path, tmp_path: Path) -> None:

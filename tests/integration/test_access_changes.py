@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import anyio
@@ -16,6 +17,7 @@ from prontodb.registry import grants
 from tests.access import OPERATOR, authors, no_principal, opened, rule
 from tests.managing import until
 from tests.parts import fill
+from tests.unit.cli.harness import Cli
 
 __all__ = ["no_principal"]  # the fixture, which every test here uses too
 
@@ -108,7 +110,8 @@ async def test_a_file_that_cannot_be_read_any_more_allows_nothing(root: Path, at
     sound = file.read_text()
     async with opened(root, "agent") as manager, manager.session("agent", "prod") as ks:
         await ks.set("k", "1")
-        for spoilt in ("{", sound.replace('"read"', '"reed"'), sound.replace('"format": 1', '"format": 9')):
+        slips = (('"read"', '"reed"'), ('"format": 1', '"format": 9'), ('"access"', '"acess"'))
+        for spoilt in ("{", *(sound.replace(right, wrong) for right, wrong in slips)):
             file.write_text(spoilt)
             with pytest.raises(DeniedError, match="access rules cannot be read"):
                 await ks.get("k")
@@ -132,16 +135,22 @@ async def test_without_rules_a_broken_file_ends_nobody_but_a_wrong_section_does(
         await until(lambda: ks._gate is not None)
         with pytest.raises(DeniedError, match=r"access\.grants"):
             await ks.get("k")
+        file.write_text('{"format": 1, "Access": {"grants": []}}')
+        with pytest.raises(DeniedError, match="'access' is meant"):
+            await manager.create("agent/new")
 
 
 async def test_a_manager_does_not_open_over_rules_that_are_wrong(root: Path) -> None:
     (root / "registry").mkdir(parents=True, mode=0o700)
     file = root / "registry" / "global_config.json"
     file.touch(mode=0o600)
-    file.write_text(json.dumps({"format": 1, "access": {"grants": [{"principal": "a"}]}}))
-    with pytest.raises(InvalidSettingsError, match=r"access\.grants\[0\]"):
-        async with opened(root):
-            pass
+    for section, said in (("access", r"access\.grants\[0\]"), ("acess", "'access' is meant")):
+        file.write_text(json.dumps({"format": 1, section: {"grants": [{"principal": "a"}]}}))
+        with pytest.raises(InvalidSettingsError, match=said):
+            async with opened(root):
+                pass
+        for words in (("set", "k", "v"), ("settings", "check"), ("access", "list"), ("doctor", "-q")):
+            assert re.search(said, Cli(root)(*words).err), words
 
 
 # Who asks

@@ -282,6 +282,65 @@ async def test_a_revoked_write_takes_nobody_elses_with_it(filled: Path) -> None:
         assert await other.list_keys("a.") == ["a.k"]
 
 
+async def test_what_was_revoked_never_comes_back(filled: Path) -> None:
+    """Neither undo, nor an older backup, nor a rename: they bring back a keystore that knows of no revocation."""
+    async with opened(filled, "operator") as manager:
+
+        async def allows(token: str) -> bool:
+            try:
+                async with manager.session("agent", "prod", token=token) as ks:
+                    await ks.set("a.k", "2")
+            except DeniedError:
+                return False
+            return True
+
+        old = await minted(filled)
+        assert await allows(old)
+        await manager.backup()
+        await manager.restore(user="agent", cursor="prod")
+        await manager.access.revoke("agent/prod")
+        await manager.undo_restore("agent/prod")
+        assert not await allows(old)
+        fresh = await manager.access.mint("agent/prod", rights="read,write")
+        assert await allows(fresh)
+        assert not await allows(old)
+        # Two behind the last epoch, and the other one behind that.
+        await manager.access.revoke("agent/prod")
+        await manager.undo_restore("agent/prod", redo=True)
+        await manager.undo_restore("agent/prod")
+        assert not await allows(old)
+        assert not await allows(fresh)
+
+        away = await manager.access.mint("agent/prod", rights="read,write")
+        await manager.rename("agent/prod", "agent/away")
+        await manager.create("agent/prod")
+        await manager.access.revoke("agent/prod")
+        await manager.delete("agent/prod")
+        await manager.rename("agent/away", "agent/prod")
+        assert not await allows(away)
+        assert await allows(await manager.access.mint("agent/prod", rights="read,write"))
+
+
+async def test_what_was_revoked_never_comes_back_with_an_epoch_from_another_address(filled: Path) -> None:
+    async with opened(filled, "operator") as manager:
+        await manager.access.mint("agent/test")  # from the first token on revocations are remembered
+        for _ in range(3):
+            await manager.access.revoke("agent/test")
+        await manager.rename("agent/prod", "agent/away")
+        await manager.rename("agent/test", "agent/prod")
+        token = await manager.access.mint("agent/prod", rights="read,write")
+        async with manager.session("agent", "prod", token=token) as ks:
+            await ks.set("a.k", "2")
+        await manager.rename("agent/prod", "agent/test")
+        await manager.rename("agent/away", "agent/prod")
+        await manager.access.revoke("agent/prod")
+        await manager.rename("agent/prod", "agent/away")
+        await manager.rename("agent/test", "agent/prod")
+        with pytest.raises(DeniedError, match="revoked"):
+            async with manager.session("agent", "prod", token=token):
+                pass
+
+
 # Minting
 
 

@@ -40,7 +40,8 @@ async def main():
                 async with manager.session("other", "prod", mode=mode, wait=0) as other:
                     await other.get("k")
             except SandboxedError as error:
-                print(mode, "agent1/prod" in str(error))
+                asked = [error.right, error.key, error.address, error.principal, error.by_token]
+                print(mode, "agent1/prod" in str(error), error.reason == str(error), asked)
 asyncio.run(main())
 """
 
@@ -55,7 +56,8 @@ def test_the_library_works_inside_without_knowing(root: Path, option: str) -> No
     assert done.returncode == 0
     lines = done.stdout.splitlines()
     assert sorted(lines[:3]) == ["1", "2", "3"]
-    assert lines[3:7] == ["agent 4", "exclusive True", "shared True", "read True"], done.stdout
+    refused = [f"{mode} True True ['', None, None, None, False]" for mode in ("exclusive", "shared", "read")]
+    assert lines[3:7] == ["agent 4", *refused], done.stdout
     assert lines[7] == "4", done.stdout
     assert value(root, "agent1/prod", "t") == "agent"
     assert value(root, "other/prod", "k") == "theirs"
@@ -64,8 +66,9 @@ def test_the_library_works_inside_without_knowing(root: Path, option: str) -> No
 
 OUTSIDE = (
     "get k --user other", "set k v --user other", "get k --user ghost", "set k v --user ghost", "address list",
-    "address create new", "address delete other/prod --yes", "session list", "backup", "jobs once sweep", "jobs run",
-    "doctor", "run --user other -- true",
+    "address create new", "address delete other/prod --yes", "address delete agent1/prod --yes",
+    "address rekey agent1/prod", "session list", "backup", "jobs list", "jobs once sweep", "jobs run", "audit anchors",
+    "restore --yes", "doctor", "run --user other -- true",
 )  # fmt: skip
 
 

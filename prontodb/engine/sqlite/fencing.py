@@ -108,11 +108,11 @@ def revoke(connection: Connection, target: Target, session: str, now_ms: int) ->
     writing.transact(connection, target, now_ms, lambda group: group.revoke(session))
 
 
-def revoke_tokens(connection: Connection, target: Target, now_ms: int) -> int:
-    """Raise the epoch of the address's tokens, which ends all minted so far, and return it."""
+def revoke_tokens(connection: Connection, target: Target, now_ms: int, lowest: int = 0) -> int:
+    """Raise the epoch of the address's tokens, to `lowest` at least, which ends all minted so far; return it."""
 
     def work(group: writing.Group) -> int:
-        group.raise_token_epoch()
+        group.raise_token_epoch(lowest)
         return group.context.token_epoch
 
     epoch: int = writing.transact(connection, target, now_ms, work)

@@ -331,9 +331,9 @@ class Group:
         self._run("UPDATE meta SET epoch = ?, lock_device = ?, lock_inode = ?", (self.context.epoch, device, inode))
         self.changed = True
 
-    def raise_token_epoch(self) -> None:
-        """Refuse every token that was minted for the address so far."""
-        self.context.token_epoch += 1
+    def raise_token_epoch(self, lowest: int) -> None:
+        """Refuse every token that was minted for the address so far; the epoch is `lowest` then, at least."""
+        self.context.token_epoch = max(self.context.token_epoch + 1, lowest)
         self._run("UPDATE meta SET token_epoch = ?", (self.context.token_epoch,))
         self.changed = True
 

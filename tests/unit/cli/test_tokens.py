@@ -1,12 +1,13 @@
 """token: minted, narrowed, shown and revoked at the command line, and never in an argument."""
 
+import os
 import sys
 
 import pytest
 
 from prontodb.cli.help import syntax_of
 from tests.access import authors
-from tests.unit.cli.harness import Cli, environment, spawn, tree
+from tests.unit.cli.harness import Cli, environment, one_line, spawn, tree
 
 WHERE = ("--user", "agent", "--cursor", "prod")
 
@@ -93,12 +94,22 @@ def test_a_token_is_never_an_argument_and_never_shown(cli: Cli, token: str) -> N
         (("token", "mint", "agent/prod", "--by", "x", "--expires", "0"), "above zero"),
         (("token", "mint", "agent/prod", "--by", "x", "--prefix", "a.", "--rights", "admin"), "whole addresses"),
         (("token", "narrow"), "nothing was said"),
-        (("token", "narrow", "--token-file", "/nothing/there"), "cannot read the token"),
-        (("get", "a.n", "--token-file", "/dev/null"), "holds no token"),
+        (("token", "narrow", "--token-file", "/nothing/there"), "cannot be read: "),
+        (("get", "a.n", "--token-file", "/dev/null"), "it is no regular file"),
+        (("get", "a.n", "--token-file", "/"), "cannot be read: "),
     ],
 )
 def test_what_makes_no_sense_is_refused(cli: Cli, token: str, words: tuple[str, ...], said: str) -> None:
     assert said in cli.fails(*words, stdin=token.encode())
+
+
+def test_a_token_file_is_a_file_and_is_never_waited_for(cli: Cli) -> None:
+    fifo, empty = cli.root.parent / "fifo", cli.root.parent / "empty"
+    os.mkfifo(fifo)
+    empty.touch()
+    for file, said in ((fifo, "it is no regular file; pipe it in and name it '-'"), (empty, "holds no token")):
+        done = spawn(cli.root, *WHERE, "get", "a.n", "--token-file", str(file))
+        assert (done.code, said in one_line(done.err)) == (1, True), done
 
 
 def test_a_run_hands_its_token_on(cli: Cli, token: str) -> None:

@@ -54,3 +54,22 @@ def test_a_path_is_judged_by_what_it_leads_to(tmp_path: Path) -> None:
     for name in ("root", "link", "up/root", "up", ".", "beside/.."):
         with pytest.raises(InvalidInputError, match="which stays closed"):
             guard.check(f"{tmp_path}/{name}", "it")
+
+
+def test_the_key_file_is_closed_by_whatever_name_and_what_lies_beside_it_is_not(tmp_path: Path) -> None:
+    root, secrets = tmp_path / "data" / "root", tmp_path / "secrets"
+    root.mkdir(parents=True)
+    secrets.mkdir()
+    key = secrets / "key"
+    key.touch()
+    (secrets / "note").touch()
+    (secrets / "twin").hardlink_to(key)
+    (tmp_path / "link").symlink_to(key)
+    guard = Guard(str(root), [], key_file=str(tmp_path / "link"))
+    assert guard.check(str(secrets / "note"), "it") == str(secrets / "note")
+    for closed in (key, secrets / "twin", tmp_path / "link", secrets):
+        with pytest.raises(InvalidInputError, match=r"the key file .*, which stays closed"):
+            guard.check(str(closed), "it")
+    with pytest.raises(InvalidInputError, match=r"holds the (root|key file)"):
+        guard.check(str(tmp_path), "it")
+    assert Guard(str(root), [], key_file=str(secrets / "none")).check(str(secrets), "it") == str(secrets)
