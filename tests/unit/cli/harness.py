@@ -13,6 +13,8 @@ from typing import Any
 
 from prontodb import log
 from prontodb.cli.main import main
+from prontodb.engine.sqlite import opening, quotas
+from prontodb.storage import files
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 TIMEOUT_S = 60
@@ -68,6 +70,8 @@ class Cli:
         mask, on_term = os.umask(0o077), signal.getsignal(signal.SIGTERM)
         os.environ.update(self.environment)
         sys.stdin, sys.stdout, sys.stderr = streams
+        for told in (files.CLOSED_TO_OTHERS, opening.LOST_LOGS, quotas.NEAR):
+            told.clear()  # a command is a process of its own, and tells of nothing that this one did before
         try:
             code = main(argv)
         finally:
@@ -131,8 +135,8 @@ def spawn(
 def tree(root: Path) -> dict[str, tuple[int, int]]:
     """Every path below a root, its mode and size; what a command that changes nothing leaves as it was."""
     found = {}
-    for folder, folders, files in os.walk(root):
-        for name in folders + files:
+    for folder, folders, names in os.walk(root):
+        for name in folders + names:
             path = os.path.join(folder, name)
             status = os.lstat(path)
             size = status.st_size if not os.path.isdir(path) else 0
