@@ -48,7 +48,7 @@ class Plan:
 
     @staticmethod
     def standard(rounds: int = 7) -> Plan:
-        """What the figures in the README stand on; some minutes."""
+        """What the figures in ops/figures.md stand on; some minutes."""
         return Plan(
             rounds=rounds,
             round_s=0.5,

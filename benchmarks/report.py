@@ -1,4 +1,4 @@
-"""What was found, as JSON, as text for a terminal, and as the Markdown table of the README."""
+"""What was found, as JSON, as text for a terminal, and as a Markdown table of ops/figures.md."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def busy_text(machine: Mapping[str, Any]) -> str:
 
 
 def markdown(results: Mapping[str, Any]) -> str:
-    """Return the table of the README: every figure stands in the JSON, none is typed."""
+    """Return a table of ops/figures.md: every figure stands in the JSON, none is typed."""
     lines = ["| | target | reached | spread | |", "|---|---|---|---|---|"]
     lines += [f"| {' | '.join(_told(row))} |" for row in rows_in(results)]
     missing = [f"Missing: {line}." for scenario in results["scenarios"] for line in scenario["missing"]]

@@ -22,6 +22,24 @@ REGISTRY_HOSTS = (
 )
 MACHINE_PATH = re.compile(r"""(?:^|[\s"'`=:(\[,])(/(?:root|work|opt)/[\w.-]+|\S*/\.py""" + r"""env/\S+)""")
 
+# The two halves of the tests, of about the same time. What a second run with `--encrypted` lists are the suites of
+# every feature that must work on encrypted addresses as on others.
+WAITING = ("tests/integration", "tests/crash")
+ENCRYPTED = (
+    "tests/conformance",
+    *(f"tests/integration/test_backup{part}.py" for part in ("", "_history", "_restore")),
+    *(f"tests/integration/test_sessions{part}.py" for part in ("", "_closing", "_ended", "_hostile", "_shared")),
+    *(f"tests/integration/test_{part}.py" for part in ("healing", "jobs", "manager", "migration_apply", "run")),
+    *(f"tests/unit/test_{part}.py" for part in ("copying", "transfer")),
+    *(f"tests/unit/cli/test_{part}.py" for part in ("backups", "restoring")),
+    "tests/unit/doctor",
+    *(f"tests/crash/test_{part}kill.py" for part in ("", "backup_", "migration_")),
+)
+LANES: dict[str, tuple[tuple[str, ...], ...]] = {
+    "waiting": (WAITING,),
+    "rest": (("tests", *(f"--ignore={folder}" for folder in WAITING)), ("--encrypted", *ENCRYPTED)),
+}
+
 Outcome = tuple[bool, str]  # passed, and what there is to say when not
 
 
@@ -85,10 +103,15 @@ def leaks_in(line: str) -> list[str]:
 
 
 def check_tests(choice: Choice) -> Outcome:
-    selection = ["-m", "not slow and not crash"] if choice.fast else []
-    # Shown as it goes: it takes longest, and its closing line is what people look for.
-    command = [sys.executable, "-m", "pytest", *selection, *choice.pytest_args]
-    return subprocess.run(command, cwd=ROOT, check=False).returncode == 0, ""
+    selection = ("-m", "not slow and not crash") if choice.fast else ()
+    if choice.pytest_args:  # the run that somebody asked for, shown as it goes
+        command = [sys.executable, "-m", "pytest", *selection, *choice.pytest_args]
+        return subprocess.run(command, cwd=ROOT, check=False).returncode == 0, ""
+    sys.path.insert(0, str(ROOT))
+    from ops.lanes import run_lanes
+
+    lanes = {name: [(*selection, *run) for run in runs] for name, runs in LANES.items()}
+    return run_lanes(lanes, ROOT), ""
 
 
 STEPS: dict[str, Callable[[Choice], Outcome]] = {

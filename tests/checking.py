@@ -16,6 +16,7 @@ from prontodb.model.layout import (
     ADDRESSES,
     CONFIG_FILE,
     CREATE_LOCK_FILE,
+    DUES,
     GATE_LOCK_FILE,
     KEYS_LOCK_FILE,
     KEYSTORE_FILE,
@@ -115,7 +116,7 @@ def _belongs(parts: list[str], is_folder: bool) -> bool:
         case ["addresses", _, _, file]:
             return not is_folder and file in _IN_ADDRESS
         case ["registry", name]:
-            return name in _IN_REGISTRY
+            return name in _IN_REGISTRY or (name == DUES and is_folder)
         case ["keys"]:
             return is_folder
         case ["keys", file]:

@@ -240,7 +240,11 @@ def do_backup_show(args: Args) -> int:
         f"{manifest.kind} backup of {manifest.scope or 'all addresses'}, made {text_of(manifest.created_at_ms)} by "
         f"ProntoDB {manifest.prontodb}; {size_text(manifest.size_bytes)}"
         + (f"; builds on {manifest.parent}" if manifest.parent is not None else "")
-        + (f"; {manifest.unchanged:,} addresses are as they were there" if manifest.unchanged else "")
+        + (
+            f"; unchanged since: {tables.counted(manifest.unchanged, 'address', 'addresses')}"
+            if manifest.unchanged
+            else ""
+        )
     )
     for address in manifest.gone:
         output.note(f"{address} was gone")

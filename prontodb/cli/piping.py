@@ -8,7 +8,7 @@ import sys
 import time
 
 from prontodb.direct import run
-from prontodb.errors import InvalidInputError, InvalidValueError, LimitError, ProntoError
+from prontodb.errors import InvalidInputError, InvalidValueError, LimitError, ProntoError, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,6 +27,24 @@ def stdin() -> BinaryIO:
     if sys.stdin is None or sys.stdin.closed:
         raise InvalidInputError("stdin is closed; nothing can be read from it")
     return sys.stdin.buffer
+
+
+def read_small(path: str, most: int) -> bytes:
+    """Return a file, or with '-' what is piped in, cut at `most` bytes; `InvalidInputError` for what cannot be read."""
+    try:
+        if path == "-":
+            return stdin().read(most)
+        # What is no regular file might never begin or end.
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        with open(fd, "rb") as file:
+            if stat.S_ISREG(os.fstat(fd).st_mode):
+                return file.read(most)
+        reason = "it is no regular file; pipe it in and name it '-'"
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+    except ValueError as error:
+        reason = str(error)
+    raise InvalidInputError(f"{shown(path)} cannot be read: {reason}")
 
 
 def read_value(args: Args, max_bytes: int) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import sys
 from typing import TYPE_CHECKING
 
 from prontodb.cli import output, tables
@@ -13,6 +12,7 @@ from prontodb.cli.environment import Place
 from prontodb.cli.environment import address as environment_address
 from prontodb.cli.output import DONE, ERROR
 from prontodb.cli.parsing import Args, Syntax
+from prontodb.cli.piping import read_small
 from prontodb.cli.secrets import ask_passphrase
 from prontodb.encryption.records import MAX_RECORD_BYTES
 from prontodb.encryption.sources import (
@@ -164,7 +164,9 @@ def _reseal(args: Args, what: str) -> int:
         output.json_line(asdict(report) | {"address": str(report.address)})
         return DONE
     done = {"encrypt": "encrypted", "decrypt": "plain", "rekey": "under a new secret"}[what]
-    output.note(f"{where} is {done} now: {report.entries:,} entries in {report.seconds:.2f} s")
+    output.note(
+        f"{where} is {done} now: {tables.counted(report.entries, 'entry', 'entries')} in {report.seconds:.2f} s"
+    )
     if what == "encrypt":
         output.note("backups made before are still plain: see 'prontodb backup list', and make a new one")
     if drop:
@@ -214,12 +216,15 @@ def do_secret_make(args: Args) -> int:
         raise args.usage_error("name a FILE for the key, or --keyring NAME")
     if name is not None:
         SystemKeyring(name).make()
-        output.note(f"the keyring holds a new key; use it with: export PRONTODB_KEYRING={name}")
+        output.note(f"the keyring holds a new key; use it with: export PRONTODB_KEYRING={shlex.quote(name)}")
         return DONE
     assert path is not None
     whole = os.path.abspath(path)
     new_private_file(whole, os.urandom(KEY_BYTES).hex().encode() + b"\n")
-    output.note(f"{shown(whole)} holds a new key; keep a copy elsewhere. Use it with: export PRONTODB_KEY_FILE={whole}")
+    output.note(
+        f"{shown(whole)} holds a new key; keep a copy elsewhere. "
+        f"Use it with: export PRONTODB_KEY_FILE={shlex.quote(whole)}"
+    )
     return DONE
 
 
@@ -323,14 +328,7 @@ def do_secret_import(args: Args) -> int:
 
 
 def _read(path: str) -> bytes:
-    try:
-        if path == "-":
-            data = sys.stdin.buffer.read(MAX_RECORD_BYTES + 1)
-        else:
-            with open(path, "rb") as file:
-                data = file.read(MAX_RECORD_BYTES + 1)
-    except OSError as error:
-        raise InvalidInputError(f"{shown(path)} cannot be read: {os.strerror(error.errno or 0)}") from error
+    data = read_small(path, MAX_RECORD_BYTES + 1)
     if len(data) > MAX_RECORD_BYTES:
         raise InvalidInputError(f"{shown(path)} is no exported key record: it is too large")
     return data
@@ -347,8 +345,8 @@ def do_secret_rotate(args: Args) -> int:
     for line in rotation.damaged:
         output.error(f"left as it is: {line}")
     output.note(
-        f"{rotation.done:,} key records are sealed with the new key now, {rotation.before:,} were already; name it "
-        f"from now on. Programs that still run with the old key make new records with that: restart them, then run "
-        f"this again"
+        f"sealed with the new key: {tables.counted(rotation.done, 'key record')} now, {rotation.before:,} before. "
+        "Name that key from now on. Programs that still run with the old one make new records with it: restart them, "
+        "then run this again"
     )
     return ERROR if rotation.damaged else DONE

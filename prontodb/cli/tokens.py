@@ -56,32 +56,11 @@ SYNTAX = {
 }
 
 
-def regular_file(path: str, most: int) -> bytes:
-    """Return up to `most` bytes of a regular file; `ValueError` for anything else, which might never end or begin."""
-    import os
-    import stat
-
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    with open(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise ValueError("it is no regular file; pipe it in and name it '-'")
-        return file.read(most)
-
-
 def read_token(path: str) -> str:
     """Return the token in a file, or with '-' in stdin."""
-    import os
+    from prontodb.cli.piping import read_small
 
-    try:
-        if path == "-":
-            from prontodb.cli.piping import stdin
-
-            data = stdin().read(MAX_TOKEN_BYTES + 1)
-        else:
-            data = regular_file(path, MAX_TOKEN_BYTES + 1)
-    except (OSError, ValueError) as error:
-        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
-        raise InvalidInputError(f"cannot read the token from {shown(path)}: {reason}") from error
+    data = read_small(path, MAX_TOKEN_BYTES + 1)
     text = data.decode("ascii", "replace").strip()
     if not text or len(data) > MAX_TOKEN_BYTES:
         raise InvalidInputError(f"{shown(path)} holds no token")

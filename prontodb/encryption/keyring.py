@@ -142,9 +142,9 @@ class Keyring:
             pass
         return False
 
-    def _source(self) -> KeySource:
+    def _source(self, what: str = "this") -> KeySource:
         if self.source is None:
-            raise SecretError(f"this is encrypted and no key was brought; {HOW_TO_BRING}")
+            raise SecretError(f"{what} is encrypted and no key was brought; {HOW_TO_BRING}")
         return self.source
 
     def keys(self, record: Record) -> Keys:
@@ -153,7 +153,7 @@ class Keyring:
         known = self._opened.get(record.id)
         if known is None or known[0] != mark:
             source = self._asked if self.source is None and record.kind == PASSPHRASE else None
-            known = self._opened[record.id] = (mark, record.opened(source or self._source()))
+            known = self._opened[record.id] = (mark, record.opened(source or self._source(record.address)))
         return known[1]
 
     def secret(self, name: str, address: object = None) -> Secret:

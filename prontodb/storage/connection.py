@@ -382,6 +382,11 @@ def check_format(
         raise CorruptError(f"{shown(path)} is not in WAL mode; 'prontodb doctor --repair' sets it")
 
 
+def is_no_database(error: BaseException | None) -> bool:
+    """True when SQLite said of a file that it is none of its own: garbage, or encrypted."""
+    return getattr(error, "sqlite_errorname", None) == "SQLITE_NOTADB"
+
+
 def translated(error: Exception, path: str) -> ProntoError:
     """Return our own error for one of SQLite's, by its error name (never by its text)."""
     name = getattr(error, "sqlite_errorname", None) or ""

@@ -66,3 +66,11 @@ def test_the_oldest_python_is_the_same_everywhere() -> None:
 
 def test_the_changelog_has_a_place_for_what_comes_next() -> None:
     assert "\n## [Unreleased]\n" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_every_figure_of_the_readme_stands_in_the_printed_tables() -> None:
+    rows = re.compile(r"\| .*? \|.*?\| [\d.,]+.*? \|.*\|")
+    shown = rows.findall((ROOT / "README.md").read_text(encoding="utf-8"))
+    assert len(shown) > 10
+    printed = (ROOT / "ops" / "figures.md").read_text(encoding="utf-8").splitlines()
+    assert [row for row in shown if row not in printed] == []

@@ -45,53 +45,6 @@ async def encryption(manager: SessionManager, address: str = PROD) -> str | None
 # Nothing plain
 
 
-async def test_a_whole_life_leaves_no_planted_word_in_any_file(
-    root: Path, tmp_path: Path, key: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    elsewhere, temporary, second = tmp_path / "elsewhere", tmp_path / "tmp", tmp_path / "second"
-    temporary.mkdir()
-    second.mkdir(mode=0o700)
-    monkeypatch.setenv("TMPDIR", str(temporary))
-    (root / "registry").mkdir(mode=0o700)
-    config = root / "registry/global_config.json"
-    config.write_text(
-        f'{{"format": 1, "settings": {{"encrypt_new": true}}, "backups": {{"second_place": "{second}"}}}}'
-    )
-    config.chmod(0o600)
-    from prontodb.composition import open_manager
-
-    async with open_manager(str(root), keys=KeyFile(key)) as manager:
-        await fill(manager, PROD, 2_000)
-        await manager.keep_history(PROD)
-        async with manager.session("agent1", "prod") as ks:
-            assert planted(root) == []  # with the log not yet carried into the file
-            await ks.set("planted.key.more", VALUE, ttl=0.001)
-            async with ks.transaction() as tx:
-                tx.set("planted.key.tx", VALUE)
-            await manager.backup(full=True)
-            await ks.set("planted.key.late", VALUE * 1_000)
-            await manager.backup()
-            await manager.backup(output=elsewhere, full=True)
-            await manager.sweep()
-            assert planted(root, elsewhere, second, temporary) == []
-        await manager.copy(PROD, "agent2/copy")
-        await manager.rename("agent2/copy", "agent3/moved")
-        await manager.restore(user="agent1", cursor="prod")
-        await manager.undo_restore(PROD)
-        await manager.restore(user="agent1", cursor="prod", to="agent4/look")
-        await manager.restore(str(elsewhere), user="agent1", cursor="prod", into=tmp_path / "other")
-        assert (await manager.verify()).is_whole
-        assert (await manager.verify(str(elsewhere))).is_whole
-        await manager.compact()
-        assert (await manager.doctor(deep=True)).findings == ()
-        assert (await manager.verify_audit()).is_sound
-        await manager.rekey(PROD)
-        for name in (PROD, "agent3/moved", "agent4/look"):
-            assert await encryption(manager, name)
-            assert (await values(manager, name))["planted.key.7"] == f"{VALUE}7"
-    assert planted(root, elsewhere, second, temporary, tmp_path / "other") == []
-
-
 def test_the_command_line_shows_nothing_and_leaves_nothing(root: Path, key: Path, tmp_path: Path) -> None:
     def ran(*words: str, given: str | None = None) -> subprocess.CompletedProcess[str]:
         command = [

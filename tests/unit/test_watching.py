@@ -200,6 +200,27 @@ async def test_wait_for_returns_at_once_what_is_there(ks: Keystore) -> None:
     assert await ks.wait_for("b", lambda value: value is None, timeout=0) is None
 
 
+async def test_wait_for_without_time_looks_also_where_looking_takes_some(root: Path) -> None:
+    async with (
+        managed(root, max_open_keystores=1) as manager,
+        manager.session("agent", "test") as ks,
+        manager.session("agent", "other") as other,
+    ):
+        await ks.set("a", "1")
+        await other.set("a", "2")  # of two keystores one is open: the next look at the first begins with opening it
+        assert await ks.wait_for("a", timeout=0) == "1"
+        assert await other.wait_for("a", timeout=0) == "2"
+
+
+async def test_a_timeout_of_the_predicate_itself_is_raised_as_it_is(ks: Keystore) -> None:
+    def gives_up(_: str | None) -> bool:
+        raise TimeoutError("the predicate's own")
+
+    with pytest.raises(TimeoutError, match="the predicate's own") as caught:
+        await ks.wait_for("a", gives_up, timeout=PATIENCE_S)
+    assert not isinstance(caught.value, WaitTimeoutError)
+
+
 async def test_wait_for_returns_once_the_key_is_as_wanted(ks: Keystore) -> None:
     seen: list[str | None] = []
 

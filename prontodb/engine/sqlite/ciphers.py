@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from prontodb.errors import CorruptError, SecretError
+from prontodb.errors import CorruptError, ProntoError, SecretError
 from prontodb.model.layout import KEYS, KEYSTORE_FILE, METADATA_FILE
 from prontodb.model.secret import parsed_name, secret_name
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 PLAIN = 0
 """The generation in the metadata of an address that was decrypted: its record is kept for its backups."""
-_HEADER = b"SQLite format 3\0"
-"""How a plain file begins; an encrypted one with a random salt."""
+_NAMING = b'"encryption": "'
+"""What stands in a metadata.json that names a secret; one that names none says null there."""
 
 
 def name_in(layout: Layout, folder: Folder, address: Address) -> str | None:
@@ -33,8 +33,8 @@ def name_in(layout: Layout, folder: Folder, address: Address) -> str | None:
 
 def _named(layout: Layout, folder: Folder, address: Address) -> tuple[str, int] | None:
     """Return the record and the generation that belong to the keystore in a folder; None when it has none."""
-    # One look at a folder's name and at a few bytes: a root without encrypted addresses pays for nothing more.
-    if not os.path.lexists(layout.path(KEYS)) and is_plain(folder):
+    # One look at a folder's name and at one small file: a root without encrypted addresses pays for nothing more.
+    if not os.path.lexists(layout.path(KEYS)) and not _may_name_secret(folder):
         return None
     from prontodb.engine.sqlite import metadata
 
@@ -45,18 +45,36 @@ def _named(layout: Layout, folder: Folder, address: Address) -> tuple[str, int] 
     return None if name is None else parsed_name(name) or _found_out(layout, folder, address)
 
 
+def _may_name_secret(folder: Folder) -> bool:
+    """True unless the metadata in a folder, not read as JSON yet, plainly names no secret."""
+    try:
+        return _NAMING in next(folder.chunks(METADATA_FILE), b"")
+    except (FileNotFoundError, ProntoError):
+        return False  # whatever it is, opening the keystore says so
+
+
 def is_plain(folder: Folder) -> bool:
-    """True when the file of a keystore is not encrypted, and when there is none."""
-    try:
-        fd = os.open(KEYSTORE_FILE, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder.fd)
-    except OSError:
-        return True  # whatever it is, opening it says so
-    try:
-        return os.read(fd, len(_HEADER)) in (_HEADER, b"")
-    except OSError:
+    """True when the file of a keystore is not encrypted, and when there is none.
+
+    SQLite is asked: who closes a file past it gives up every lock that this process holds on it.
+    """
+    from prontodb.storage import connection as sqlite
+
+    found = folder.stat(KEYSTORE_FILE)
+    if found is None:
         return True
-    finally:
-        os.close(fd)
+    try:
+        path = f"{folder.path}/{KEYSTORE_FILE}"
+        opened = sqlite.connect(path, mode=sqlite.IMMUTABLE, found=found)
+        try:
+            sqlite.one(opened, "PRAGMA schema_version")
+        finally:
+            opened.close()
+    except sqlite.ERRORS as error:
+        return not sqlite.is_no_database(error)
+    except ProntoError as error:
+        return not sqlite.is_no_database(error.__cause__)
+    return True
 
 
 def _found_out(layout: Layout, folder: Folder, address: Address) -> tuple[str, int] | None:

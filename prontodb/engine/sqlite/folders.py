@@ -382,19 +382,30 @@ def remains(layout: Layout) -> list[tuple[Address, str]]:
 
     The old contents that a restore keeps for undo are no remains while the address is in its place.
     """
-    found: list[tuple[Address, str]] = []
-    for user, _, names in _users(layout, []):
-        for name in names:
-            address = owner(user, name)
-            is_kept = name.startswith(OLD_PREFIX) and not name.endswith(_FORGOTTEN)
-            if address is not None and not (is_kept and address.cursor in names):
-                found.append((address, name))
-    return found
+    return [found for user, _, names in _users(layout, []) for found in _remains_among(user, names)]
+
+
+def remains_of(layout: Layout, address: Address) -> list[str]:
+    """Return the names of the folders that crashes left of one address; no other user's folder is looked into."""
+    try:
+        with open_root(layout.root, *layout.user_parts(address.user)) as user:
+            names = _folder_names(user)
+    except FileNotFoundError:
+        return []
+    return [name for whose, name in _remains_among(address.user, names) if whose == address]
+
+
+def _remains_among(user: str, names: list[str]) -> Iterator[tuple[Address, str]]:
+    for name in names:
+        address = owner(user, name)
+        is_kept = name.startswith(OLD_PREFIX) and not name.endswith(_FORGOTTEN)
+        if address is not None and not (is_kept and address.cursor in names):
+            yield address, name
 
 
 def is_trashed(layout: Layout, address: Address) -> bool:
     """True when a deletion of this address took its folder and did not get to remove it."""
-    return any(owner == address and name.startswith(TRASH_PREFIX) for owner, name in remains(layout))
+    return any(name.startswith(TRASH_PREFIX) for name in remains_of(layout, address))
 
 
 def listed(layout: Layout) -> list[Address]:

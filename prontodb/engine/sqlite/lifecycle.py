@@ -362,7 +362,7 @@ class Lifecycle:
         folders.remove_empty_user(self.layout, address.user)
 
     def _remains_of(self, address: Address) -> bool:
-        return any(owner == address for owner, _ in folders.remains(self.layout))
+        return bool(folders.remains_of(self.layout, address))
 
     def rename(self, old: Address, new: Address) -> None:
         """Give an address another name; its keystore and history stay as they are."""

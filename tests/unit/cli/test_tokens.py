@@ -94,9 +94,9 @@ def test_a_token_is_never_an_argument_and_never_shown(cli: Cli, token: str) -> N
         (("token", "mint", "agent/prod", "--by", "x", "--expires", "0"), "above zero"),
         (("token", "mint", "agent/prod", "--by", "x", "--prefix", "a.", "--rights", "admin"), "whole addresses"),
         (("token", "narrow"), "nothing was said"),
-        (("token", "narrow", "--token-file", "/nothing/there"), "cannot read the token"),
+        (("token", "narrow", "--token-file", "/nothing/there"), "cannot be read: "),
         (("get", "a.n", "--token-file", "/dev/null"), "it is no regular file"),
-        (("get", "a.n", "--token-file", "/"), "cannot read the token"),
+        (("get", "a.n", "--token-file", "/"), "cannot be read: "),
     ],
 )
 def test_what_makes_no_sense_is_refused(cli: Cli, token: str, words: tuple[str, ...], said: str) -> None:

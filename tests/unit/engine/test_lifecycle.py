@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -203,6 +204,28 @@ def test_a_killed_deletion_is_finished_by_the_next_one(root: Path, step: str) ->
 
 
 @pytest.mark.parametrize("step", DELETING)
+def test_what_is_left_of_one_address_is_found_without_a_look_at_any_other_user(
+    root: Path, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for address in (ONE, OTHER):
+        fill(root, str(address), {"k": "v"})
+        with killed_at(step):
+            Parts(root).lifecycle.delete(address)
+    layout, looked_into = Parts(root).layout, []
+    left = folders.remains(layout)
+    assert left == [] or {address for address, _ in left} == {ONE, OTHER}
+
+    def noted(descriptor: int) -> Any:
+        looked_into.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        return listed(descriptor)
+
+    listed = os.scandir
+    monkeypatch.setattr(os, "scandir", noted)
+    assert folders.remains_of(layout, ONE) == [name for address, name in left if address == ONE]
+    assert set(looked_into) <= {str(root / "addresses" / ONE.user)}
+
+
+@pytest.mark.parametrize("step", DELETING)
 def test_an_address_made_again_after_a_killed_deletion_is_a_new_one(root: Path, step: str) -> None:
     fill(root, "agent1/prod", {"k": "old"})
     before = Parts(root).book.describe(ONE).incarnation
@@ -223,7 +246,7 @@ def test_a_killed_renaming_leaves_the_old_name_or_the_new_one(root: Path, step: 
     with killed_at(step):
         Parts(root).lifecycle.rename(ONE, OTHER)
     parts = Parts(root)
-    name = "agent1/prod" if step == "rename.marked" else "agent2/test"
+    name = "agent1/prod" if step in RENAMING[:2] else "agent2/test"
     assert parts.listed() == {name: "active"}
     assert value(root, name, "k") == "v"
     assert [row.created_at_ms for row in parts.registry.rows()] == [created_at_ms]

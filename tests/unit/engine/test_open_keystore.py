@@ -35,8 +35,12 @@ async def ks(root: Path) -> AsyncIterator[Keystore]:
         yield keystore
 
 
+def keyspace_of(ks: Keystore) -> SqliteKeyspace:
+    return cast("SqliteKeyspace", ks._keyspace)
+
+
 def store_of(ks: Keystore) -> OpenKeystore:
-    return cast("SqliteKeyspace", ks._keyspace)._current
+    return keyspace_of(ks)._current
 
 
 def journal_rows(ks: Keystore) -> list[tuple[int, int]]:
@@ -260,10 +264,10 @@ async def test_a_commit_that_fails_after_all_is_not_called_committed(root: Path,
 
 async def test_a_scope_that_is_cancelled_waits_for_the_commit_too(ks: Keystore, gate: Gate) -> None:
     wait_once_judged(store_of(ks), gate)
-    ended = anyio.Event()
+    scope, ended = anyio.CancelScope(), anyio.Event()
 
     async def write() -> None:
-        with anyio.move_on_after(0.001) as scope:
+        with scope:
             await ks.set("a", "1")
         assert scope.cancelled_caught
         ended.set()
@@ -271,9 +275,12 @@ async def test_a_scope_that_is_cancelled_waits_for_the_commit_too(ks: Keystore, 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(write)
         await until(gate.reached.is_set)
-        await anyio.sleep(0.01)
+        scope.cancel()  # by now it is in its commit, which a deadline alone could not promise
+        for _ in range(10):
+            await anyio.lowlevel.checkpoint()
         assert not ended.is_set()
         gate.open()
+    assert ended.is_set()
     assert await ks.get("a") == "1"
 
 
@@ -313,12 +320,13 @@ async def test_a_write_cancelled_while_its_store_stops_ends(ks: Keystore, gate: 
     await block(ks, gate)
     tasks = [asyncio.create_task(ks.set("a", "1")) for _ in range(2)]
     await until(lambda: len(store_of(ks)._waiting) == 2)
-    store_of(ks).stop()
+    closing = cast("SqliteKeyspace", ks._keyspace)._engine._close_store(store_of(ks))
     tasks[0].cancel()
     assert "nothing was written" in await cancelled_note(tasks[0])
     with pytest.raises(ClosedError):
         await tasks[1]
     gate.open()
+    await closing
 
 
 async def test_setting_a_lifetime_tells_its_outcome_too(ks: Keystore, gate: Gate) -> None:
