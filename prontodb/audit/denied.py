@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from prontodb import log
 from prontodb.engine.sqlite import ciphers
-from prontodb.errors import ProntoError, SecretError, shown
+from prontodb.errors import DeniedError, ProntoError, SecretError, shown
 from prontodb.model import strict_json
 from prontodb.model.address import Address
 from prontodb.model.layout import KEYS, REGISTRY
@@ -98,7 +98,8 @@ class DeniedLog:
     def hear(self, **fields: object) -> None:
         """Take an event that somebody reported, if it is of this root."""
         if fields.get("root") == self._layout.root:
-            self.record(**fields)
+            # A denial by access rules tells of the right that was missing, and is of one kind.
+            self.record(**{"operation": fields.get("right"), "error": DeniedError.__name__, **fields})
 
     def listen(self) -> None:
         """Log what is reported from now on, until `stop`."""

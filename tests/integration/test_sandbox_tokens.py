@@ -12,6 +12,7 @@ from tests.integration.test_run import ran, run
 from tests.integration.test_sandbox_use import possible
 from tests.parts import fill, value
 
+pytestmark = pytest.mark.plain("each names keys of its own, or none")
 AT_HERE = "agent1/prod"
 
 

@@ -3,10 +3,14 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from tests.roots import as_root, give, python, reachable_root
+from tests.unit.cli.harness import TIMEOUT_S, command, environment
 
 ALICE, BOB = 20_001, 20_002
 
@@ -160,3 +164,28 @@ def test_what_root_has_made_says_how_it_is_given_to_its_user_and_then_works() ->
             assert command is not None, text
             subprocess.run(["bash", "-c", command[1]], check=True)
         assert by(ALICE, root, WRITE, READ)[-1] == (0, "hush")
+
+
+@as_root
+def test_root_that_may_neither_give_nor_take_files_is_told_so_in_one_line(root: Path) -> None:
+    setpriv = shutil.which("setpriv")
+    if setpriv is None:
+        pytest.skip("there is no setpriv")
+    bound = [setpriv, "--bounding-set=-chown,-fowner"]
+
+    def bounded(*words: str) -> tuple[int, str, str]:
+        done = subprocess.run(
+            [*bound, *command(*words)], env=environment(root), capture_output=True, text=True, timeout=TIMEOUT_S
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    assert bounded("set", "k", "v") == (0, "", "")
+    keystore = root / "addresses/_default/_default/keystore.db"
+    os.chown(keystore, ALICE, -1)
+    for words in (("get", "k"), ("set", "k", "w"), ("run", "--", "true")):
+        code, out, err = bounded(*words)
+        assert (code, out, err.count("\n")) == (1, "", 1), err
+        assert f"belongs to uid {ALICE}" in err
+        assert "chown -R 0" in err
+    os.chown(keystore, 0, -1)
+    assert bounded("get", "k") == (0, "v", "")

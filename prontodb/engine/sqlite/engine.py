@@ -376,9 +376,15 @@ class SqliteKeyspace:
     def _denied(self, operation: str, keys: Sequence[str], session: str | None, error: ProntoError) -> None:
         """Report a call that the keystore refused, or could not do for damage: the audit's log listens."""
         key = shown(keys[0]) if len(keys) == 1 else None
-        root, kind = self._engine._layout.root, type(error).__name__
         event(
-            "call.denied", root=root, address=self._address, operation=operation, key=key, session=session, error=kind
+            "call.denied",
+            root=self._engine._layout.root,
+            principal=getattr(error, "principal", None),
+            address=self._address,
+            operation=operation,
+            key=key,
+            session=session,
+            error=type(error).__name__,
         )
 
     async def apply(self, ops: Sequence[Op], fence: Fence) -> Receipt:

@@ -222,9 +222,8 @@ class Group:
         if fence.session in context.revoked:
             raise FencedError(f"session {shown(fence.session)} was put out by force; nothing was written")
         if fence.token_epoch is not None and fence.token_epoch != context.token_epoch:
-            raise denied(
-                "write", principal=fence.author, by_token=True, reason=f"{TOKENS_REVOKED}; nothing was written"
-            )
+            issuers = fence.author.rpartition(" via ")[2]
+            raise denied("write", principal=issuers, by_token=True, reason=f"{TOKENS_REVOKED}; nothing was written")
 
     def _judge_set(self, batch: Batch, op: Op) -> None:
         """Stage an unconditional set of one key, which cannot fail: most of all batches."""
