@@ -46,6 +46,12 @@ def begin(folder: Path) -> None:
     install()
 
 
+def join() -> None:
+    """In a process that an encrypted run has started: do as that run does."""
+    if is_on() and layouts.Layout.__init__.__name__ != "sealed":
+        install()
+
+
 def install() -> None:
     """Have every layout that names no keys of its own bring those of the environment; note what is written."""
     plain, judged = layouts.Layout.__init__, writing.Group._row

@@ -12,8 +12,7 @@ from prontodb.model.layout import Layout
 from prontodb.registry.addresses import AddressRegistry
 from tests import encrypted
 
-if encrypted.is_on() and Layout.__init__.__name__ != "sealed":
-    encrypted.install()  # in a process that an encrypted run has started
+encrypted.join()
 
 
 class Parts:

@@ -19,6 +19,9 @@ from prontodb.model.limits import Limits
 from prontodb.model.settings import Settings
 from prontodb.registry.jobs import JobRegistry
 from prontodb.work import Work
+from tests import encrypted
+
+encrypted.join()
 
 HOME = Address("agent", "home")
 

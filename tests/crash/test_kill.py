@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import encrypted
 from tests.crash import tracing
 from tests.crash.judging import judged, sampled
 from tests.crash.tracing import Call
@@ -37,7 +38,8 @@ def test_a_kill_at_any_call_loses_nothing_and_the_next_command_heals(
     name: str, all_calls: list[Call], tmp_path: Path
 ) -> None:
     print(f"seed {SEED}")
-    instants = sampled(all_calls, name, MOST.get(name, 14), SEED)
+    most = MOST.get(name, 14)
+    instants = sampled(all_calls, name, most // 2 if encrypted.is_on() else most, SEED)
     with ThreadPoolExecutor(max_workers=2) as pool:  # one waits for its victim while the other judges
         found = list(pool.map(lambda call: faults_of_a_kill(tmp_path, call), instants))
     faults = [

@@ -16,6 +16,9 @@ from prontodb.model.clock import Clock
 from prontodb.model.layout import CONFIG_FILE, REGISTRY, Layout
 from prontodb.model.limits import Limits
 from prontodb.storage.files import make_root, open_root
+from tests import encrypted
+
+encrypted.join()
 
 HOME = Address("agent", "home")
 AWAY = Address("agent", "away")

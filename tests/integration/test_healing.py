@@ -15,6 +15,7 @@ from prontodb.model.address import Address
 from prontodb.model.clock import Clock
 from prontodb.model.layout import Layout
 from prontodb.model.limits import Limits
+from tests import encrypted
 from tests.checking import root_faults
 from tests.parts import Parts, fill, value
 from tests.roots import CHECKOUT, as_root, python
@@ -78,7 +79,9 @@ def test_after_a_kill_at_any_step_the_list_heals_and_nothing_is_left(
     kill_at(filled, work, step)
     # No lock outlives its holder, so the first look heals.
     assert Parts(filled).listed() == dict.fromkeys(sorted(expected), "active")
-    assert visit(filled) == []
+    # A key record of an encrypted address is settled by the doctor alone.
+    records = [line for line in visit(filled) if encrypted.is_on() and "too: a rename was killed" in line]
+    assert visit(filled) == records
     assert root_faults(str(filled)) == []
     kept = {name: value(filled, name, "k") for name in expected - {"agent1/new"}}
     assert kept == {name: "two" if name == "agent2/test" else "one" for name in kept}
@@ -118,6 +121,7 @@ def test_values_are_written_while_the_registry_is_garbage(filled: Path) -> None:
     assert value(filled, "agent1/prod", "k") == "changed"
 
 
+@pytest.mark.plain("an encrypted one whose metadata is gone lacks a key, for all that anybody can tell")
 def test_one_damaged_address_stops_no_other(filled: Path) -> None:
     for name in ("keystore.db", "metadata.json"):
         (filled / "addresses" / "agent1" / "prod" / name).write_bytes(b"\xff" * 9_999)

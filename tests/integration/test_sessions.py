@@ -240,7 +240,7 @@ async def test_copies_and_exports_read_beside_a_session_and_write_to_none_that_i
 # Taking turns under load
 
 
-ROUNDS = 130
+ROUNDS = 60
 
 RIVAL = """
 import asyncio, os, random, sys, prontodb
@@ -295,7 +295,7 @@ def test_processes_and_tasks_in_all_modes_never_share_an_exclusive_address(root:
     assert sum(count["wrong"] for count in counts) == 0, f"seed {seed}"
     stays = sum(count["exclusive"] + count["shared"] for count in counts)
     assert stays + sum(count["busy"] for count in counts) == 6 * 3 * ROUNDS
-    assert stays > 600, f"seed {seed}: {counts}"
+    assert stays > 270, f"seed {seed}: {counts}"
 
     async def visits() -> str | None:
         async with managed(root) as manager, manager.session("agent", "test") as ks:

@@ -159,7 +159,10 @@ asyncio.run(main())
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("limit", "count"), [(1_024, 600), (4_096, 1_000)])
+@pytest.mark.parametrize(
+    ("limit", "count"),
+    [(512, 300), pytest.param(4_096, 1_000, marks=pytest.mark.plain("what they hold does not matter to so many"))],
+)
 def test_many_sessions_at_once_take_one_descriptor_each(root: Path, limit: int, count: int) -> None:
     done = python(MANY, root, limit, count)
     assert done.returncode == 0, done.stderr

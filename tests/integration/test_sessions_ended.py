@@ -113,6 +113,7 @@ async def test_put_out_while_it_works_it_hears_of_it_at_its_next_operation(root:
 
 
 BEGIN = """
+import tests.parts
 from prontodb.storage import connection as sqlite
 kept = sqlite.connect(sys.argv[1] + "/addresses/agent/test/keystore.db")
 kept.execute("BEGIN IMMEDIATE").close()

@@ -75,6 +75,7 @@ def test_off_a_terminal_it_needs_to_be_told_and_touches_nothing(cli: Cli, saved:
     assert before.keys() <= tree(cli.root / "addresses").keys()
 
 
+@pytest.mark.plain("to delete an encrypted address is to make its backups unreadable")
 def test_what_is_not_there_is_restored_unasked(cli: Cli, saved: str) -> None:
     cli.ok("address", "delete", "bob/home", "--yes")
     assert cli.ok("restore", saved, "--user", "bob").lines == ["bob/home"]
@@ -122,6 +123,7 @@ def test_beside_it_under_another_name_and_into_another_root(cli: Cli, saved: str
     assert "is replaced" not in cli.ok("restore", "--into", str(into), "--yes").err
 
 
+@pytest.mark.plain("of encrypted addresses it takes their key records, too")
 def test_a_root_comes_back_from_nothing_but_its_backups(cli: Cli, saved: str, tmp_path: Path) -> None:
     place = tmp_path / "disk"
     made(cli, "--output", str(place))

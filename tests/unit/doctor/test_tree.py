@@ -133,6 +133,7 @@ def found_as_nobody(root: Path, *, repair: bool = False) -> list[Finding]:
     return [Finding(*fields) for fields in json.loads(done.stdout)]
 
 
+@pytest.mark.plain("whom it runs as cannot read the key")
 @as_root
 def test_what_its_owner_cannot_read_is_named_and_hides_nothing_else() -> None:
     with reachable_root() as root:
@@ -149,6 +150,7 @@ def test_what_its_owner_cannot_read_is_named_and_hides_nothing_else() -> None:
             assert damaged.what.startswith("agent2/test: ")
 
 
+@pytest.mark.plain("whom it runs as cannot read the key")
 @as_root
 def test_a_root_that_cannot_be_written_is_examined_and_says_what_it_could_not_repair() -> None:
     with reachable_root() as root:
