@@ -261,6 +261,9 @@ class StorageFullError(ProntoError):
     """The disk, a disk quota or a file size limit is full; the write was refused, what is stored stays readable."""
 
 
+RAISE = "raise it ('prontodb settings show' has the setting and the rules in quotas)"
+
+
 class QuotaExceededError(StorageFullError):
     """The address has reached its own quota; deleting always works.
 
@@ -280,10 +283,10 @@ class QuotaExceededError(StorageFullError):
             # An address may be full of its own history, and a deletion adds a record to that.
             message = (
                 f"{reached}; delete something, have its journal pruned ('prontodb jobs once compact', as far as the "
-                "settings journal_days and journal_records allow) or raise the setting"
+                f"settings journal_days and journal_records allow) or {RAISE}"
             )
         else:
-            message = f"{reached}; delete something or raise the setting"
+            message = f"{reached}; delete something or {RAISE}"
         super().__init__(message)
 
 

@@ -395,6 +395,10 @@ def change_times(scene: Scene) -> None:
     os.utime(scene.keystore, (0, 0))
 
 
+def change_owner(scene: Scene) -> None:
+    os.chown(scene.keystore, os.geteuid(), os.getegid())  # to whom else, the kernel asks of root alone
+
+
 def watch_names(scene: Scene) -> None:
     called(_libc.inotify_add_watch(_libc.inotify_init(), os.fsencode(scene.root / "addresses"), 0x100))
 
@@ -407,7 +411,8 @@ def ask_a_helper(scene: Scene) -> None:
 
 
 NOT_STOPPED: tuple[Callable[[Scene], None], ...] = (
-    look_at_metadata, list_descriptors_of_run, change_modes, change_times, watch_names, ask_a_helper,
+    look_at_metadata, list_descriptors_of_run, change_modes, change_times, change_owner,
+    watch_names, ask_a_helper,
 )  # fmt: skip
 
 

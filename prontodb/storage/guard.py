@@ -63,9 +63,20 @@ class Guard:
 
     def check(self, path: str, what: str) -> str:
         """Return a path resolved that may be allowed; refuse one that holds what is closed, or does not exist."""
-        found = os.path.realpath(path)
-        if not os.path.exists(found):
-            raise InvalidInputError(f"{what} {shown(path)} does not exist")
+        if not path:
+            raise InvalidInputError(f"{what} names no path; '.' is the working folder")
+        try:
+            found = os.path.realpath(path, strict=True)
+            shows_disks = _shows_disks(found)
+        except OSError as error:
+            missing = isinstance(error, FileNotFoundError)
+            reason = "does not exist" if missing else f"cannot be used: {os.strerror(error.errno or 0)}"
+            raise InvalidInputError(f"{what} {shown(path)} {reason}") from error
+        if shows_disks:
+            raise InvalidInputError(
+                f"{what} {shown(path)} shows disks or memory as they are, and with them the root; name what is needed, "
+                "such as /dev/shm"
+            )
         for closed, name in self._closed.items():
             if _is_below(found, closed):
                 raise InvalidInputError(f"{what} {shown(path)} lies in {name}, which stays closed")
@@ -151,6 +162,13 @@ def _holds_disks(path: str) -> bool:
     except OSError:
         return True
     return stat.S_ISBLK(mode) or os.path.basename(path).startswith(_RAW)
+
+
+def _shows_disks(path: str) -> bool:
+    """`_holds_disks`, for whatever somebody names; what looks like one and is a plain file or folder is none."""
+    mode = os.stat(path).st_mode
+    is_device = stat.S_ISBLK(mode) or stat.S_ISCHR(mode)
+    return path == "/dev" or (_holds_disks(path) if is_device or _is_below(path, "/dev") else False)
 
 
 def _parents(path: str) -> list[str]:

@@ -180,6 +180,11 @@ def test_a_strict_sandbox_closes_the_rest_of_the_file_system(root: Path, tmp_pat
         (("--sandbox", "--allow-write", "{root}/.."), "holds the root"),
         (("--strict", "--allow-read", "/"), "holds the root"),
         (("--sandbox", "--allow-read", "{root}/../nothing"), "does not exist"),
+        (("--sandbox", "--allow-read", ""), "names no path"),
+        (("--strict", "--allow-write", ""), "names no path"),
+        (("--sandbox", "--allow-read", "/dev"), "shows disks or memory"),
+        (("--sandbox", "--allow-read", "/dev/mem"), "/dev/mem"),
+        (("--sandbox", "--allow-read", "/etc/passwd/x"), "cannot be used: Not a directory"),
         (("--allow-read", "/etc"), "are for a sandbox"),
     ],
 )

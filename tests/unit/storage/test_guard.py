@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -73,3 +75,19 @@ def test_the_key_file_is_closed_by_whatever_name_and_what_lies_beside_it_is_not(
     with pytest.raises(InvalidInputError, match=r"holds the (root|key file)"):
         guard.check(str(tmp_path), "it")
     assert Guard(str(root), [], key_file=str(secrets / "none")).check(str(secrets), "it") == str(secrets)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="making a device takes root")
+def test_a_disk_is_not_allowed_whatever_it_is_called(tmp_path: Path) -> None:
+    disk = tmp_path / "data"
+    try:
+        os.mknod(disk, 0o600 | stat.S_IFBLK, os.makedev(7, 0))
+    except PermissionError:
+        pytest.skip("no device may be made here")
+    (tmp_path / "root").mkdir()
+    guard = Guard(str(tmp_path / "root"))
+    with pytest.raises(InvalidInputError, match="shows disks or memory as they are"):
+        guard.check(str(disk), "--allow-read")
+    assert guard.check("/dev/null", "--allow-read") == "/dev/null"
+    (tmp_path / "memories").touch()  # called like a device that shows memory, and none
+    assert guard.check(str(tmp_path / "memories"), "--allow-read") == str(tmp_path / "memories")
