@@ -100,23 +100,43 @@ def do_token_mint(args: Args) -> int:
         limits=place.limits,
         clock=Clock(),
     )
-    output.line(text)
+    _print(args, text)
     return DONE
+
+
+def _print(args: Args, text: str) -> None:
+    if args.flag("--json"):
+        output.json_line({"token": text, **_claimed(text)})
+    else:
+        output.line(text)
+
+
+def _claimed(text: str) -> dict[str, object]:
+    """Return what a token says of itself, valid or not."""
+    from prontodb import tokens
+
+    claims = tokens.describe(text)
+    return {
+        "address": None if claims.address is None else str(claims.address),
+        "prefix": claims.prefix,
+        "rights": list(claims.rights),
+        "expires": None if claims.expires_at_ms is None else text_of(claims.expires_at_ms),
+        "by": claims.issuers,
+    }
 
 
 def do_token_narrow(args: Args) -> int:
     """Print a lesser token."""
     from prontodb import tokens
 
-    output.line(
-        tokens.narrow(
-            _given(args),
-            prefix=args.text("--prefix"),
-            rights=args.text("--rights"),
-            expires=args.text("--expires"),
-            by=args.text("--by"),
-        )
+    lesser = tokens.narrow(
+        _given(args),
+        prefix=args.text("--prefix"),
+        rights=args.text("--rights"),
+        expires=args.text("--expires"),
+        by=args.text("--by"),
     )
+    _print(args, lesser)
     return DONE
 
 
@@ -126,21 +146,12 @@ def do_token_show(args: Args) -> int:
     from prontodb.model.clock import Clock
 
     text = _given(args)
-    claims = tokens.describe(text)
-    reason = None
+    claimed, reason = _claimed(text), None
     try:
         tokens.verify(layout(args), text, Clock())
     except tokens.RefusedError as error:
         reason = str(error)
-    facts: dict[str, object] = {
-        "address": None if claims.address is None else str(claims.address),
-        "prefix": claims.prefix,
-        "rights": list(claims.rights),
-        "expires": None if claims.expires_at_ms is None else text_of(claims.expires_at_ms),
-        "by": claims.issuers,
-        "valid": reason is None,
-        "reason": reason,
-    }
+    facts = claimed | {"valid": reason is None, "reason": reason}
     if args.flag("--json"):
         output.json_line(facts)
     else:

@@ -57,6 +57,15 @@ def test_a_token_is_narrowed_offline_from_wherever_it_comes(cli: Cli, token: str
     assert "is not within the token's" in theirs.fails("token", "narrow", "--prefix", "b.")
 
 
+def test_programs_get_a_token_together_with_what_it_says(cli: Cli, token: str) -> None:
+    [made] = cli.ok("token", "mint", "agent/prod", "--by", "operator", "--json").json
+    assert (made["address"], made["rights"], made["by"]) == ("agent/prod", ["read"], "operator")
+    assert holder(cli, made["token"]).ok(*WHERE, "get", "a.n").out == b"1"
+    [lesser] = holder(cli, token).ok("token", "narrow", "--prefix", "a.", "--by", "planner", "--json").json
+    assert (lesser["prefix"], lesser["by"]) == ("a.", "operator>planner")
+    assert lesser["expires"] == holder(cli, lesser["token"]).ok("token", "show", "--json").json[0]["expires"]
+
+
 def test_a_token_says_what_it_allows_and_whether_it_is_valid(cli: Cli, token: str) -> None:
     [shown] = holder(cli, minted(cli, "--prefix", "a.")).ok("token", "show", "--json").json
     assert {name: shown[name] for name in ("address", "prefix", "rights", "by", "valid", "reason")} == {
