@@ -118,7 +118,10 @@ class Audits:
                     yield f"{name} {manifest.id}", piece
 
     def anchors(self, address: Address | None = None) -> list[Anchor]:
-        """Return every anchor there is, of one address or of all, the oldest of each address first."""
+        """Return every anchor there is, of one address or of all, the oldest of each address first.
+
+        `AddressNotFoundError` for one that is not there and has none; of one that is gone its backups may know some.
+        """
         notes: list[str] = []
         found = self._registry.all()
         for source, piece in self._backed_up(notes):
@@ -126,6 +129,8 @@ class Audits:
         for note in notes:
             event("audit.note", reason=note)
         chosen = [anchor for anchor in found if address in (None, anchor.address)]
+        if address is not None and not chosen and not folders.exists(self._layout, address):
+            raise AddressNotFoundError(address)
         return sorted(chosen, key=lambda anchor: (anchor.address, anchor.at_ms, anchor.mark.revision))
 
     def accept(self, address: Address) -> Anchor | None:

@@ -110,8 +110,8 @@ class Dues:
     def begin(self, due: Due) -> None:
         """Write down a change that is about to be made; the caller holds the lock of the address.
 
-        On a full disk in the room of the reserve; `StorageFullError` when even that is no help: made without a word, the
-        change would be accused for good, since nothing could be noted after it, either.
+        On a full disk in the room of the reserve; `StorageFullError` when even that is no help: nothing could be noted
+        after the change, either, and it would be accused for good.
         """
         us = ourselves()
         fields = {

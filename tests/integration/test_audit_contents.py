@@ -145,7 +145,7 @@ def test_what_is_written_swept_restored_and_backed_up_since_is_accused_of_nothin
     assert audit(cli)["findings"] == []
 
 
-# What the last line says
+# What the last line says, and what there is of an address that is not there
 
 
 def test_without_such_a_backup_the_last_line_says_what_nothing_vouches_for(cli: Cli, hands: Hands) -> None:
@@ -186,3 +186,14 @@ def test_without_the_key_the_last_line_does_not_say_that_all_is_well(cli: Cli, h
     outcome = Cli(root)("audit", "verify")
     assert outcome.code == 1
     assert ending(Cli(root)) == "1 address could not be looked at"
+
+
+def test_anchors_are_shown_of_what_is_gone_and_what_never_was_does_not_exist(cli: Cli) -> None:
+    for words in (("audit", "anchors"), ("audit", "show"), ("audit", "verify")):
+        user = ("--user", "nope", "--cursor", "nope") if words == ("audit", "show") else ("nope/nope",)
+        assert "address nope/nope does not exist" in cli.fails(*words, *user)
+    cli.ok("backup", "create")
+    cli.ok("address", "delete", ADDRESS, "--yes")
+    assert "backup 2" in cli.ok("audit", "anchors", ADDRESS).text
+    cli.ok("address", "create", "agent/new")
+    assert cli.ok("audit", "anchors", "agent/new").text == ""

@@ -1,4 +1,4 @@
-"""Addresses go, move and come back on a full disk: noted in the room of the reserve, or refused with nothing changed."""
+"""On a full disk addresses go, move and come back: noted in the room of the reserve, or refused, nothing changed."""
 
 from __future__ import annotations
 
@@ -85,6 +85,47 @@ def test_without_the_reserve_it_is_refused_before_anything_changes(tmp_path: Pat
     assert "No space left on device; free some space" in found["err"]
     assert (found["read"], found["states"], found["kept"], found["due"]) == ("new", ["active"], 1, [])
     assert (found["verified"], found["again"], found["verified again"]) == ("", 0, "")
+
+
+REVOKED = """
+import json, os, sys
+from tests.unit.cli.harness import Cli
+
+place, way = sys.argv[1:]
+root, filler = os.path.join(place, "root"), os.path.join(place, "filler")
+reserve = os.path.join(root, "registry", ".reserve")
+cli, at = Cli(root), ("--user", "agent", "--cursor", "test")
+cli.ok("set", "k", "v", *at)
+token = cli.ok("token", "mint", "agent/test", "--by", "operator").lines[0]
+if way == "without the reserve":
+    os.remove(reserve)
+file = os.open(filler, os.O_WRONLY | os.O_CREAT)
+try:
+    while os.write(file, bytes(4096)):
+        continue
+except OSError:
+    os.close(file)
+refused = cli("set", "k", "w", *at).code
+done = cli("token", "revoke", "agent/test")
+shown = cli("token", "show", "--json", stdin=token.encode()).json[0]
+os.remove(filler)
+cli.ok("set", "k", "w", *at)
+print(json.dumps({"refused": refused, "code": done.code, "err": done.err, "valid": shown["valid"]}))
+"""
+
+
+@as_root
+def test_a_token_is_revoked_on_a_full_disk_in_the_room_of_the_reserve(tmp_path: Path) -> None:
+    found = on_a_small_disk(tmp_path, REVOKED, "with the reserve")
+    assert found["refused"] != 0
+    assert (found["code"], found["valid"]) == (0, False), found["err"]
+
+
+@as_root
+def test_without_the_reserve_a_token_is_said_not_to_be_revoked(tmp_path: Path) -> None:
+    found = on_a_small_disk(tmp_path, REVOKED, "without the reserve")
+    assert (found["code"] != 0, found["valid"]) == (True, True)
+    assert "No space left on device; free some space" in found["err"]
 
 
 # What was not noted all the same

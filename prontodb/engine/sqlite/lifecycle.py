@@ -40,9 +40,9 @@ if TYPE_CHECKING:
     from prontodb.storage.files import Folder
 
     class Registrar(Protocol):
-        """Who keeps the index of addresses. It can be rebuilt, so only what announces a change may fail, on a full disk:
+        """Who keeps the index of addresses. It can be rebuilt: what is told of a change that is made never raises.
 
-        nothing could be noted of the change afterwards, either.
+        What announces one does on a full disk, since nothing could be noted of it afterwards, either.
         """
 
         def created(self, address: Address, at_ms: int | None) -> None:
