@@ -364,14 +364,17 @@ class AddressBook:
         return self._lifecycle.delete(address) or self.forget(address)
 
     def forget(self, address: Address) -> bool:
-        """Take a missing address out of the registry; False when it is not there, or not missing."""
-        if self._registry.row(address) is None:
+        """Take a missing address out of the registry, with its anchors; False when it is not there, or not missing."""
+        if self._registry.row(address) is None and not self._registry.has_anchors(address):
             return False
         with self._lifecycle.hold_all(f"forget {address}", address):
             if self._lifecycle.exists(address):
                 return False
+            # Written down first, as every deletion: a kill, or a locked registry, must not leave it accused.
+            self._registry.deleting(address, None, self._clock.wall_ms())
             self._lifecycle.shred_missing(address)
             self._registry.remove(address)
+            self._registry.deleted(address)
             return True
 
     # Last, since below it `list` is no longer the built-in type.

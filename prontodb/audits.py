@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from prontodb.audit.report import AuditRecord
     from prontodb.audit.trail import Wanted
     from prontodb.backup.container import Container
+    from prontodb.backup.manifest import Piece
     from prontodb.model.clock import Clock
     from prontodb.model.layout import Layout
     from prontodb.model.progress import Progress
@@ -56,8 +57,8 @@ class Audits:
         anchors = self._anchors(notes)
         only = list(addresses)
         witnesses = Witnesses(anchors, lambda address: incarnation_at(self._layout, address))
-        for source, address, mark, at_ms in self._backed_up(notes):
-            witnesses.add(address, mark, source, at_ms)
+        for source, piece in self._backed_up(notes):
+            witnesses.add(Address.parse(piece.address), piece.mark, source, piece.at_ms, _content(piece))
         wanted = only or folders.listed(self._layout)
         work = Round(self._layout, witnesses, list(wanted), only=bool(only), stop=stop)
         report = yield from work.steps()
@@ -78,8 +79,8 @@ class Audits:
         """Look again at those who seem to be swapped or missing: they may have been replaced or deleted meanwhile."""
         suspects = {one.address for one in report.addresses if any(f.kind in (FOREIGN, MISSING) for f in one.findings)}
         witnesses = Witnesses(self._anchors([]), lambda address: incarnation_at(self._layout, address))
-        for source, address, mark, at_ms in self._backed_up([]):
-            witnesses.add(address, mark, source, at_ms)
+        for source, piece in self._backed_up([]):
+            witnesses.add(Address.parse(piece.address), piece.mark, source, piece.at_ms, _content(piece))
         known = witnesses.expected()
         there = sorted(a for a in suspects if a in known or folders.exists(self._layout, a))
         again = yield from Round(self._layout, witnesses, there, only=False, known_too=False, stop=stop).steps()
@@ -102,8 +103,8 @@ class Audits:
             notes.append(REGISTRY_LOST)
         return found
 
-    def _backed_up(self, notes: list[str]) -> Generator[tuple[str, Address, Mark, int], None, None]:
-        """Yield where each keystore stood in each backup: the manifests have the head of the journal."""
+    def _backed_up(self, notes: list[str]) -> Generator[tuple[str, Piece], None, None]:
+        """Yield how each keystore was in each backup: the manifests have the head of the journal, and a digest."""
         for name, container in self._containers():
             try:
                 listing = container.list()
@@ -114,16 +115,22 @@ class Audits:
                 notes.append(f"backup {broken.id} cannot be read: {broken.reason}")
             for manifest in listing.backups:
                 for piece in manifest.pieces:
-                    yield f"{name} {manifest.id}", Address.parse(piece.address), piece.mark, piece.at_ms
+                    yield f"{name} {manifest.id}", piece
 
     def anchors(self, address: Address | None = None) -> list[Anchor]:
-        """Return every anchor there is, of one address or of all, the oldest of each address first."""
+        """Return every anchor there is, of one address or of all, the oldest of each address first.
+
+        `AddressNotFoundError` for one that is not there and has none; of one that is gone its backups may know some.
+        """
         notes: list[str] = []
         found = self._registry.all()
-        found += [Anchor(place, mark, at_ms, source) for source, place, mark, at_ms in self._backed_up(notes)]
+        for source, piece in self._backed_up(notes):
+            found.append(Anchor(Address.parse(piece.address), piece.mark, piece.at_ms, source))
         for note in notes:
             event("audit.note", reason=note)
         chosen = [anchor for anchor in found if address in (None, anchor.address)]
+        if address is not None and not chosen and not folders.exists(self._layout, address):
+            raise AddressNotFoundError(address)
         return sorted(chosen, key=lambda anchor: (anchor.address, anchor.at_ms, anchor.mark.revision))
 
     def accept(self, address: Address) -> Anchor | None:
@@ -148,3 +155,8 @@ class Audits:
         return opening.read(
             self._layout, address, lambda connection: newest(connection, wanted), busy_timeout_ms=BUSY_TIMEOUT_MS
         )
+
+
+def _content(piece: Piece) -> tuple[int, str] | None:
+    """Return what a backup knows of the entries; None of a keystore that contradicted itself even then."""
+    return None if piece.faults else (piece.entries, piece.digest)

@@ -49,9 +49,18 @@ def narrow(
     no token and for what would widen it; the root would give no more in any case.
     """
     given = rights if rights is None or isinstance(rights, str) else list(rights)
-    ends_ms = None if expires is None else (clock or Clock()).wall_ms() + ttl_ms(expires)
+    ends_ms = None if expires is None else (clock or Clock()).wall_ms() + _lifetime_ms(expires)
     cut = tokens.narrow(tokens.parse(token), prefix=prefix, rights=given, expires_at_ms=ends_ms, by=by)
     return tokens.text_of(cut)
+
+
+def _lifetime_ms(expires: float | str) -> int:
+    return ttl_ms(
+        expires,
+        "a token's lifetime",
+        too_short="to end tokens before their time: prontodb token revoke ADDRESS",
+        too_long="none lasts longer, and a new one can be minted any time",
+    )
 
 
 def describe(token: str) -> Claims:
@@ -92,7 +101,7 @@ def mint(
     from prontodb.engine.sqlite import fencing
     from prontodb.registry import secret
 
-    ends_ms = clock.wall_ms() + ttl_ms(expires)
+    ends_ms = clock.wall_ms() + _lifetime_ms(expires)
     incarnation, epoch = _state(layout, address)
     held = secret.load_or_make(layout, wait_s=limits.wait_s)
     lowest = held.revoked.get(str(address), 0)
@@ -105,16 +114,24 @@ def mint(
 
 
 def revoke(layout: Layout, address: Address, *, limits: Limits, clock: Clock) -> int:
-    """End every token of an address minted so far, those cut down from them too; return the new epoch."""
+    """End every token of an address minted so far, those cut down from them too; return the new epoch.
+
+    On a full disk in the room of the reserve: a token that leaked must end then, too.
+    """
     from prontodb.engine.sqlite import fencing
     from prontodb.log import event
     from prontodb.registry import secret
+    from prontodb.storage import reserve
+
+    def remember(epoch: int) -> int:
+        return reserve.in_its_room(layout, partial(secret.revoke, layout, address, epoch, wait_s=limits.wait_s))
 
     # Remembered first: killed in between, the tokens have ended all the same.
-    lowest = secret.revoke(layout, address, _state(layout, address)[1], wait_s=limits.wait_s)
-    epoch = fencing.at(layout, address, limits, clock, partial(fencing.revoke_tokens, lowest=lowest))
+    lowest = remember(_state(layout, address)[1])
+    revoking = partial(fencing.revoke_tokens, lowest=lowest)
+    epoch = reserve.in_its_room(layout, partial(fencing.at, layout, address, limits, clock, revoking))
     if epoch > lowest:
-        secret.revoke(layout, address, epoch - 1, wait_s=limits.wait_s)  # somebody minted in between
+        remember(epoch - 1)  # somebody minted in between
     event("tokens.revoked", address=address, token_epoch=epoch)
     return epoch
 

@@ -13,15 +13,18 @@ from _blake2 import blake2b
 from typing import TYPE_CHECKING
 
 from prontodb.audit.report import ENTRY, Finding
+from prontodb.engine.sqlite.digest import Digest, stored_hash
 from prontodb.engine.sqlite.transactions import HISTORY, LIFETIME, OF_NO_ENTRY, checksum
 from prontodb.engine.sqlite.writing import DIGEST_BYTES
 from prontodb.errors import shown
+from prontodb.model.moments import text_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from typing import TypeGuard
 
     from prontodb.audit.chain import Recorded
+    from prontodb.audit.report import Point
     from prontodb.engine.sqlite.auditing import Stored
 
 RECORDS_EACH = 250_000
@@ -126,6 +129,41 @@ class Tally:
         for should in self._should.values():
             if should != _GONE:
                 yield _STATE.unpack(should)[0]
+
+
+class Contents:
+    """The entries held against what backups have that were made at this very revision: nothing was written since.
+
+    So an entry is judged, too, whose record is pruned; and one is missed of which no record tells any more.
+    """
+
+    def __init__(self, points: Iterable[Point], hash_key: bytes) -> None:
+        self._points = [point for point in points if point.digest is not None]
+        self._key, self._digest, self._entries = hash_key, Digest(), 0
+        self._is_ours = True
+
+    def entry(self, row: Stored) -> None:
+        """Take one entry."""
+        if not self._points:
+            return
+        come = stored_hash(row, self._key)
+        if come is None:
+            self._is_ours = False
+        else:
+            self._digest = self._digest.changed((), (come,))
+        self._entries += 1
+
+    def compare(self) -> tuple[Point | None, Finding | None]:
+        """After all entries: a backup that has exactly these, when all have, and what is wrong with them else."""
+        for point in self._points:
+            if not self._is_ours or (self._entries, self._digest.hex) != (point.entries, point.digest):
+                what = (
+                    f"the entries are not those that {point.source} of {text_of(point.at_ms)} has of this revision, "
+                    f"{point.revision} ({point.entries} entries then, {self._entries} now), and no record tells of a "
+                    "change: some were forged, dropped or put back"
+                )
+                return None, Finding(ENTRY, None, None, what)
+        return (self._points[-1] if self._points else None), None
 
 
 def _is_summed(row: Stored) -> bool:

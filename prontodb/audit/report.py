@@ -40,12 +40,17 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """What some anchor says: where the chain of a keystore stood at a revision. `source` names it for people."""
+    """What some anchor says: where the chain of a keystore stood at a revision. `source` names it for people.
+
+    A backup knows the entries, too: how many there were, and their digest (see `engine.sqlite.digest`).
+    """
 
     revision: int
     chain: str
     source: str
     at_ms: int
+    entries: int | None = None
+    digest: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +71,8 @@ class AddressAudit:
     entries: int = 0
     unseen: int = 0
     keyed: bool = False
+    content: Point | None = None
+    """The backup that has exactly these entries: nothing was written since, and it vouches for the oldest, too."""
     outrun: bool = False
     """All anchors of it lie in the part that is said to be pruned: nothing outside of the file vouches for it."""
     unknown: bool = False
@@ -85,6 +92,11 @@ class AddressAudit:
         return not (self.outrun or self.unknown)
 
     @property
+    def reaches_all(self) -> bool:
+        """False when nothing can tell what became of entries that are older than the journal."""
+        return self.floor == 0 or self.content is not None
+
+    @property
     def since_anchor(self) -> int:
         """How many records the chain alone vouches for: those after the last anchor."""
         return self.revision - (self.floor if self.anchor is None else self.anchor.revision)
@@ -92,7 +104,7 @@ class AddressAudit:
     def as_dict(self) -> dict[str, object]:
         """Return the report as JSON-able fields."""
         more = {"address": str(self.address), "is_sound": self.is_sound, "since_anchor": self.since_anchor}
-        return asdict(self) | more
+        return asdict(self) | more | {"reaches_all": self.reaches_all}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from prontodb.audit.chain import Walk, recorded
-from prontodb.audit.entries import Declared, Tally, parts_of
+from prontodb.audit.entries import Contents, Declared, Tally, parts_of
 from prontodb.audit.report import ENTRY, PRUNED, AddressAudit, Finding
 from prontodb.engine.sqlite import auditing
 from prontodb.errors import StoppedError, UnavailableError, shown
@@ -74,12 +74,16 @@ class Verifying:
             yield from self._walk(walk, (tally, declared), page, incarnation)
             page = auditing.page(self._connection, walk.revision)
         findings: list[Finding] = []
+        content: Point | None = None
         if walk.fault is None:
             with auditing.held(self._connection):
                 yield from self._to_the_end(walk, (tally, declared), incarnation)
                 if walk.fault is None:
                     findings += self._declarations(declared)
-                    yield from self._entries(tally, findings)
+                    contents = self._contents(walk, incarnation)
+                    yield from self._entries(tally, findings, contents)
+                    content, other = contents.compare()
+                    findings += [] if other is None else [other]
         audit = AddressAudit(
             address=self._address,
             incarnation=incarnation,
@@ -90,6 +94,7 @@ class Verifying:
             keyed=bool(self._key),
             outrun=walk.anchor is None and floor > 0 and bool(self._points_of(incarnation)),
             anchor=walk.anchor,
+            content=content,
         )
         if walk.fault is not None:
             return replace(audit, findings=(walk.fault,))
@@ -160,9 +165,19 @@ class Verifying:
         else:
             yield from declared.compare(*auditing.settings(self._connection))
 
-    def _entries(self, tally: Tally, findings: list[Finding]) -> Generator[int, None, None]:
+    def _contents(self, walk: Walk, incarnation: str) -> Contents:
+        """Return what the entries are held against as a whole: backups that were made just where the history ends."""
+        here = walk.revision, walk.chain.hex()
+        points = [one for one in self._points_of(incarnation) if (one.revision, one.chain) == here]
+        return Contents(points, auditing.digest_key_of(self._connection))
+
+    def _entries(
+        self, tally: Tally, findings: list[Finding], contents: Contents | None = None
+    ) -> Generator[int, None, None]:
         """Hold every entry against its record; the caller holds the snapshot that the last record came from."""
         for number, row in enumerate(auditing.stored(self._connection), 1):
+            if contents is not None:
+                contents.entry(row)
             found = tally.entry(row)
             if found is not None:
                 findings.append(found)
@@ -202,7 +217,9 @@ def _notes(audit: AddressAudit, unseen: int) -> tuple[str, ...]:
         )
     if audit.floor:
         notes.append(f"records up to {audit.floor:,} are pruned")
-    if unseen:
+    if unseen and audit.content is not None:
+        notes.append(f"{unseen:,} entries are older than the journal: they are as {audit.content.source} has them")
+    elif unseen:
         notes.append(
             f"{unseen:,} entries are older than the journal: nothing here can tell whether they are as written"
         )

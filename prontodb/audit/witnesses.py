@@ -26,7 +26,7 @@ class Witnesses:
 
     def __init__(self, anchors: Iterable[Anchor], where_is: Callable[[Address], str | None]) -> None:
         self._where_is = where_is
-        self._points: dict[str, dict[tuple[int, str], Point]] = {}
+        self._points: dict[str, dict[tuple[int, str, str | None], Point]] = {}
         self._newest: dict[Address, Anchor] = {}
         self._homes: dict[str, set[Address]] = {}
         for anchor in anchors:
@@ -34,10 +34,17 @@ class Witnesses:
             self._newest[anchor.address] = anchor
             self.add(anchor.address, anchor.mark, anchor.by, anchor.at_ms)
 
-    def add(self, address: Address, mark: Mark, source: str, at_ms: int) -> None:
-        """Take what a backup, say, knows of a keystore that lay at an address."""
+    def add(
+        self, address: Address, mark: Mark, source: str, at_ms: int, content: tuple[int, str] | None = None
+    ) -> None:
+        """Take what a backup, say, knows of a keystore that lay at an address; `content`: of how many entries, and
+        their digest.
+        """
+        entries, digest = content or (None, None)
         points = self._points.setdefault(mark.incarnation, {})
-        points.setdefault((mark.revision, mark.chain), Point(mark.revision, mark.chain, source, at_ms))
+        # Two that disagree about the entries both count.
+        place = mark.revision, mark.chain, digest
+        points.setdefault(place, Point(mark.revision, mark.chain, source, at_ms, entries, digest))
         self._homes.setdefault(mark.incarnation, set()).add(address)
 
     def points(self, incarnation: str) -> list[Point]:

@@ -119,7 +119,7 @@ def _tell(report: AuditReport) -> None:
     found = sum(not one.is_sound for one in report.addresses)
     records, entries = (sum(getattr(one, name) for one in report.addresses) for name in ("records", "entries"))
     many = counted(len(report.addresses), "address", "addresses")
-    ending = f"something was found at {found:,} of them" if found else "all as they were written"
+    ending = "; ".join(_endings(report, found))
     output.note(
         f"{counted(records, 'record')} and {counted(entries, 'entry', 'entries')} of {many} in "
         f"{duration_text(report.seconds)}: {ending}"
@@ -135,6 +135,24 @@ def _tell(report: AuditReport) -> None:
             f"{counted(since, 'record')} since the last anchors: chained{without}, and could be cut off by somebody "
             "who can write the files"
         )
+
+
+def _endings(report: AuditReport, found: int) -> list[str]:
+    """Say how it ended: of nothing that could not be looked at, and that nothing vouches for, that all is well."""
+    endings = [f"something was found at {found:,} of them"] if found else []
+    if report.failed:
+        endings.append(f"{counted(len(report.failed), 'address', 'addresses')} could not be looked at")
+    short = [one for one in report.addresses if one.is_sound and not one.reaches_all]
+    if short:
+        older = counted(sum(one.unseen for one in short), "entry", "entries")
+        where = f" at {counted(len(short), 'address', 'addresses')}" if len(report.addresses) > 1 else ""
+        endings.append(
+            f"as they were written as far back as the journal reaches{where}: nothing vouches for {older} of before, "
+            "nor that no other is missing"
+        )
+    if report.failed and len(report.addresses) > found + len(short):
+        endings.append("the others are as they were written")
+    return endings or ["all as they were written"]
 
 
 def _reach(audit: AddressAudit) -> str:

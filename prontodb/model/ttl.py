@@ -16,14 +16,23 @@ _TEXT = r"([0-9]{1,15}(?:\.[0-9]{1,6})?)\s?(ms|s|m|h|d|w|)"
 _WAY_OUT = "write seconds, or a number with ms, s, m, h, d or w: 90, 15m, 24h"
 
 
-def ttl_ms(ttl: object) -> int:
-    """Return a duration as milliseconds: above 0, at most 100 years. `ttl`: int or float seconds, or text."""
+def ttl_ms(
+    ttl: object,
+    name: str = "ttl",
+    *,
+    too_short: str = "to drop an entry delete it",
+    too_long: str = "leave the ttl out to keep it",
+) -> int:
+    """Return a duration as milliseconds: above 0, at most 100 years. `ttl`: int or float seconds, or text.
+
+    `name`, and the ways out of one that is `too_short` or `too_long`, are those of an entry unless said otherwise.
+    """
     if isinstance(ttl, str):
         import re  # only text needs it, and a one-shot `get` has none
 
         match = re.fullmatch(_TEXT, ttl.strip(), re.ASCII)
         if match is None:
-            raise InvalidTtlError(f"ttl {shown(ttl)} is not a duration; {_WAY_OUT}")
+            raise InvalidTtlError(f"{name} {shown(ttl)} is not a duration; {_WAY_OUT}")
         number, unit = match.groups()
         # Exact for the whole numbers people write; a fraction is rounded to the millisecond.
         whole = int(number) * _UNIT_MS[unit] if "." not in number else round(float(number) * _UNIT_MS[unit])
@@ -31,15 +40,15 @@ def ttl_ms(ttl: object) -> int:
         whole = ttl * 1_000
     elif isinstance(ttl, float):
         if ttl != ttl or ttl in (float("inf"), float("-inf")):
-            raise InvalidTtlError(f"ttl {ttl} is not a duration; {_WAY_OUT}")
+            raise InvalidTtlError(f"{name} {ttl} is not a duration; {_WAY_OUT}")
         # Cut before multiplying: the product of a huge one would be infinite.
         whole = round(max(-1.0, min(ttl, float(MAX_TTL_MS))) * 1_000)
     else:
-        raise InvalidTtlError(f"ttl must be a number of seconds or text, not {type(ttl).__name__}")
+        raise InvalidTtlError(f"{name} must be a number of seconds or text, not {type(ttl).__name__}")
     if whole <= 0:
-        raise InvalidTtlError(f"ttl {_told(ttl)} must be above zero; to drop an entry delete it")
+        raise InvalidTtlError(f"{name} {_told(ttl)} must be above zero; {too_short}")
     if whole > MAX_TTL_MS:
-        raise InvalidTtlError(f"ttl {_told(ttl)} is above the limit of 100 years; leave the ttl out to keep it")
+        raise InvalidTtlError(f"{name} {_told(ttl)} is above the limit of 100 years; {too_long}")
     return whole
 
 

@@ -137,11 +137,24 @@ class AddressRegistry:
         self._deferrable(lambda: self.put(address, ACTIVE, at_ms))
 
     def deleting(self, address: Address, mark: Mark | None = None, at_ms: int = 0) -> None:
-        """Note that an address is about to go, if it is known."""
+        """Note that an address is about to go, if it is known; `StorageFullError` where it must not."""
         from prontodb.registry.dues import DELETED, Due
 
         self._anchors().begin(Due(DELETED, address, None, mark, at_ms))
         self._deferrable(lambda: self.put(address, DELETING))
+
+    def stays(self, address: Address) -> None:
+        """Note that an address that was about to go, or to be renamed, does not."""
+        self._deferrable(lambda: self.put(address))
+        self._anchors().withdraw(address)
+
+    def has_anchors(self, address: Address) -> bool:
+        """True when there is an anchor of an address, as far as that can be told."""
+        try:
+            return any(anchor.address == address for anchor in self._anchors().all())
+        except ProntoError as error:
+            event("registry.deferred", reason=str(error))
+            return False
 
     def deleted(self, address: Address) -> None:
         """Forget an address."""
@@ -149,7 +162,7 @@ class AddressRegistry:
         self._anchors().forget(address)
 
     def renaming(self, old: Address, new: Address, mark: Mark | None = None, at_ms: int = 0) -> None:
-        """Note that `old` is about to become `new`."""
+        """Note that `old` is about to become `new`; `StorageFullError` where it must not."""
         from prontodb.registry.dues import RENAMED, Due
 
         self._anchors().begin(Due(RENAMED, old, new, mark, at_ms))
@@ -168,7 +181,7 @@ class AddressRegistry:
         self._anchors().move(old, new)
 
     def placing(self, address: Address, mark: Mark, at_ms: int) -> None:
-        """Note that another keystore is about to be put there."""
+        """Note that another keystore is about to be put there; `StorageFullError` where it must not."""
         from prontodb.registry.dues import PLACED, Due
 
         self._anchors().begin(Due(PLACED, address, None, mark, at_ms))

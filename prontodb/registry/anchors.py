@@ -76,7 +76,7 @@ def _sound(found: Iterable[Sequence[object]]) -> list[Anchor]:
 
 
 class AnchorRegistry:
-    """The anchors of one root. What writes never raises: data never fails for what describes it."""
+    """The anchors of one root. What writes does not raise, but `accept`, and `begin` on a full disk."""
 
     def __init__(self, layout: Layout, *, wait_s: float, one_shot: bool) -> None:
         self._index = session_index(layout, wait_s=wait_s, one_shot=one_shot)
@@ -95,10 +95,17 @@ class AnchorRegistry:
         return found
 
     def begin(self, due: Due) -> None:
-        """Write down a change of an address that is about to be made, so that it is noted even after a kill."""
+        """Write down a change of an address that is about to be made, so that it is noted even after a kill.
+
+        Raises `StorageFullError` where that is not possible: then the change must not be made.
+        """
         # Where there is no index, nothing has to follow a deletion or renaming.
         if due.what == PLACED or self._index.exists():
             self._dues.begin(due)
+
+    def withdraw(self, address: Address) -> None:
+        """Forget what was written down of a change that is not made after all."""
+        self._end(address, True)
 
     def due(self) -> list[Due]:
         """Return what was done, or begun by somebody who is gone, and is not noted yet."""

@@ -12,13 +12,14 @@ import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from prontodb.errors import InvalidAddressError, ProntoError
+from prontodb.errors import InvalidAddressError, ProntoError, StorageFullError
 from prontodb.log import event
 from prontodb.model import strict_json
 from prontodb.model.address import Address
 from prontodb.model.anchor import RESTORED, Anchor
 from prontodb.model.history import Mark
 from prontodb.model.layout import DUES, REGISTRY
+from prontodb.storage import reserve
 from prontodb.storage.files import make_root, open_root
 from prontodb.storage.process import ourselves, start_time
 
@@ -100,14 +101,18 @@ class Due:
 
 
 class Dues:
-    """The files of one root. What writes never raises: a change never fails for what is to be noted of it."""
+    """The files of one root. A change fails for want of what is to be noted of it on a full disk, and never else."""
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._open: dict[Address, str] = {}
 
     def begin(self, due: Due) -> None:
-        """Write down a change that is about to be made; the caller holds the lock of the address."""
+        """Write down a change that is about to be made; the caller holds the lock of the address.
+
+        On a full disk in the room of the reserve; `StorageFullError` when even that is no help: nothing could be noted
+        after the change, either, and it would be accused for good.
+        """
         us = ourselves()
         fields = {
             "what": due.what,
@@ -121,11 +126,17 @@ class Dues:
             "pid_namespace": us.pid_namespace,
         }
         name = f"{max(due.at_ms, 0):013d}-{os.urandom(6).hex()}{_BEGUN}"
-        try:
+
+        def write() -> None:
             with make_root(self._layout.root, REGISTRY, DUES) as folder:
                 folder.create(name, json.dumps(fields).encode() + b"\n")
                 folder.sync()
+
+        try:
+            reserve.in_its_room(self._layout, write)
             self._open[due.address] = name
+        except StorageFullError:
+            raise
         except ProntoError as error:
             event("registry.deferred", reason=str(error))
 

@@ -129,6 +129,7 @@ async def test_a_checksum_edited_by_hand_is_named_with_and_without_its_record(ke
         ("INSERT INTO namespace_ttl VALUES ('other', 5)", None),
         ("UPDATE meta SET token_epoch = -1", None),
         ("UPDATE meta SET audit = 7", None),
+        ("UPDATE meta SET audit = 0", None),
     ],
 )
 async def test_what_the_keystore_says_of_itself_is_held_against_its_records(

@@ -13,7 +13,7 @@ from prontodb.engine.sqlite import shapes
 from prontodb.engine.sqlite.snapshot import mark_of
 from prontodb.errors import CorruptError
 from prontodb.storage import connection as sqlite
-from prontodb.storage.connection import chain_key, one, rows
+from prontodb.storage.connection import chain_key, digest_key, one, rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,6 +72,11 @@ def damage(connection: Connection) -> str | None:
 def key_of(connection: Connection) -> bytes:
     """Return what the journal's chain is keyed with; empty for a plain keystore."""
     return chain_key(connection)
+
+
+def digest_key_of(connection: Connection) -> bytes:
+    """Return what the digest of a keystore's entries is keyed with; empty for a plain keystore."""
+    return digest_key(connection)
 
 
 @contextmanager

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from typing import Any
 
+    from prontodb.engine.sqlite.auditing import Stored
     from prontodb.storage.connection import Connection
 
 HASH_BYTES = 32
@@ -56,6 +57,16 @@ def _hash(
 ) -> int:
     text = b"%d %d %d %d %d " % (created_at, updated_at, expires_at, revision, len(key)) + key + value
     return int.from_bytes(blake2b(text, digest_size=HASH_BYTES, key=hash_key).digest())
+
+
+def stored_hash(row: Stored, hash_key: bytes) -> int | None:
+    """Return the hash of one row as `auditing.stored` yields it; None of a row that is none of ours."""
+    key, value, expires_at, revision, created_at, updated_at, _ = row
+    if key is None or value is None or not (isinstance(created_at, int) and isinstance(updated_at, int)):
+        return None
+    if not (isinstance(revision, int) and isinstance(expires_at, int | None)):
+        return None
+    return _hash(key, value, created_at, updated_at, -1 if expires_at is None else expires_at, revision, hash_key)
 
 
 def checked_hash(row: Sequence[Any], hash_key: bytes) -> int:

@@ -40,13 +40,19 @@ if TYPE_CHECKING:
     from prontodb.storage.files import Folder
 
     class Registrar(Protocol):
-        """Who keeps the index of addresses. Its calls never raise: an index can be rebuilt, data cannot."""
+        """Who keeps the index of addresses. It can be rebuilt: what is told of a change that is made never raises.
+
+        What announces one does on a full disk, since nothing could be noted of it afterwards, either.
+        """
 
         def created(self, address: Address, at_ms: int | None) -> None:
             """The address exists since `at_ms`; None: as far as is known already."""
 
         def deleting(self, address: Address, mark: Mark | None, at_ms: int) -> None:
             """The address is about to go."""
+
+        def stays(self, address: Address) -> None:
+            """The address was about to go, or to be renamed, and does not."""
 
         def deleted(self, address: Address) -> None:
             """The address is gone."""
@@ -305,15 +311,19 @@ class Lifecycle:
             self.check_no_sessions(address)
             # Old contents that lost their place are the address, too: back with them, then away with all.
             folders.remove_remains(self.layout, address)
-            # Before the address itself: what a restore put aside would else take its place again.
-            folders.forget_kept(self.layout, address)
             found = folders.exists(self.layout, address)
             records = belonging.records_of(self.layout, address)
             if found and self._registrar is not None:
                 self.settle()
                 self._registrar.deleting(address, self._mark_of(address), self._clock.wall_ms())
-            step("delete.marked")
-            self._shred(address, records)
+            try:
+                # Before the address itself: what a restore put aside would else take its place again.
+                folders.forget_kept(self.layout, address)
+                step("delete.marked")
+                self._shred(address, records)
+            except ProntoError:
+                self._stays(address)
+                raise
             step("delete.shredded")
             folders.to_trash(self.layout, address)
             step("delete.moved")
@@ -325,18 +335,19 @@ class Lifecycle:
             folders.remove_empty_user(self.layout, address.user)
             if found:
                 event("address.deleted", address=address)
+                reserve.keep(self.layout)  # where it was spent on this, there is room for it now
             return found
+
+    def _stays(self, address: Address) -> None:
+        """Take back that an address goes: what marks it as going must not outlive that."""
+        if self._registrar is not None and self.exists(address):
+            self._registrar.stays(address)
 
     def _shred(self, address: Address, records: list[str]) -> None:
         """Destroy the key records of an address: what is encrypted is gone with them, backups as well."""
-        try:
-            for record in records:
-                ciphers.keys_of(self.layout).destroy(record)
-                event("address.shredded", address=address, record=record)
-        except ProntoError:
-            if self._registrar is not None and self.exists(address):
-                self._registrar.created(address, None)  # it stays: what marks it as going must not, either
-            raise
+        for record in records:
+            ciphers.keys_of(self.layout).destroy(record)
+            event("address.shredded", address=address, record=record)
 
     def shred_missing(self, address: Address) -> None:
         """Destroy the key records of an address that has no folder; the caller holds its locks.
@@ -380,15 +391,19 @@ class Lifecycle:
             if folders.exists(self.layout, new):
                 raise AddressExistsError(f"address {new} exists already; delete it or choose another name")
             folders.check_no_twin(self.layout, new, old)
-            folders.forget_kept(self.layout, old)
             records = belonging.records_of(self.layout, old)
-            for record in records:
-                ciphers.keys_of(self.layout).renaming(record, old, new)
-            step("rename.recorded")
             if self._registrar is not None:
                 self.settle()
                 self._registrar.renaming(old, new, self._mark_of(old), self._clock.wall_ms())
             step("rename.marked")
+            try:
+                for record in records:
+                    ciphers.keys_of(self.layout).renaming(record, old, new)
+                step("rename.recorded")
+                folders.forget_kept(self.layout, old)
+            except ProntoError:
+                self._stays(old)
+                raise
             folders.move(self.layout, old, new)
             step("rename.moved")
             belonging.settle(self.layout, new, records)

@@ -136,10 +136,10 @@ class Resealing:
             name = ciphers.plain_name(record) if secret is None else secret.name
             staged.folder.create(METADATA_FILE, metadata.image(*about, name))
             step(f"{self._what}.staged")
-            # Before the change: what was put aside, unencrypted perhaps, must not outlive it.
-            folders.forget_kept(self._layout, address)
             with self._lifecycle.hold_creation(address.user, f"{self._what} {address}"):
                 self._lifecycle.tell_placing(address, staged.folder, secret)
+                # Before the change: what was put aside, unencrypted perhaps, must not outlive it.
+                folders.forget_kept(self._layout, address)
                 staged.replace(self._clock.wall_ms(), lambda: step(f"{self._what}.aside"), forget=True)
         except BaseException:
             if folders.exists(self._layout, address):

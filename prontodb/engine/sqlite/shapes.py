@@ -29,7 +29,7 @@ class _Column:
 
 
 def _whole(name: str, least: int, most: int) -> _Column:
-    holds = f"a whole number from {least} to {most}"
+    holds = f"the number {least}" if least == most else f"a whole number from {least} to {most}"
     return _Column(name, holds, f"typeof({name}) = 'integer' AND {name} BETWEEN {least} AND {most}")
 
 
@@ -57,7 +57,7 @@ _TABLES = {
             _bytes("incarnation", schema.INCARNATION_BYTES),
             _whole("token_epoch", 0, HIGHEST),
             _whole("history", 0, 1),
-            _whole("audit", 0, 1),
+            _whole("audit", 1, 1),
             _or_null(_whole("lock_device", -(2**63), 2**63 - 1)),
             _or_null(_whole("lock_inode", -(2**63), 2**63 - 1)),
         ),

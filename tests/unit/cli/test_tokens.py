@@ -159,3 +159,16 @@ def test_a_watch_goes_by_the_token(cli: Cli, token: str) -> None:
     assert "may not read" in theirs.fails(*WHERE, "watch", "--timeout", "0.1")
     done = theirs(*WHERE, "watch", "a.", "--timeout", "0.1")
     assert (done.code, "may not" in done.err) == (0, False)
+
+
+@pytest.mark.parametrize("words", [("mint", "agent/prod", "--by", "operator"), ("narrow",)])
+def test_a_lifetime_that_no_token_can_have_is_refused_with_what_is_right_for_a_token(
+    cli: Cli, token: str, words: tuple[str, ...]
+) -> None:
+    given = token.encode() if words == ("narrow",) else None
+    for lifetime, way_out in (("0", "prontodb token revoke ADDRESS"), ("99999w", "a new one can be minted any time")):
+        outcome = cli("token", *words, "--expires", lifetime, stdin=given)
+        assert outcome.code != 0
+        assert way_out in outcome.err
+        assert "entry" not in outcome.err
+        assert "ttl" not in outcome.err

@@ -25,7 +25,7 @@ ONE, OTHER = Address("agent1", "prod"), Address("agent2", "test")
 
 CREATING = ("create.staged", "create.published", "create.registered")
 DELETING = ("delete.marked", "delete.shredded", "delete.moved", "delete.forgotten", "delete.emptied")
-RENAMING = ("rename.recorded", "rename.marked", "rename.moved", "rename.registered")
+RENAMING = ("rename.marked", "rename.recorded", "rename.moved", "rename.registered")
 
 
 def steps_of(work: Callable[[], object]) -> tuple[str, ...]:
