@@ -305,10 +305,10 @@ class Lifecycle:
             self.check_no_sessions(address)
             # Old contents that lost their place are the address, too: back with them, then away with all.
             folders.remove_remains(self.layout, address)
+            records = belonging.records_of(self.layout, address)  # or nothing is deleted
             # Before the address itself: what a restore put aside would else take its place again.
             folders.forget_kept(self.layout, address)
             found = folders.exists(self.layout, address)
-            records = belonging.records_of(self.layout, address)
             if found and self._registrar is not None:
                 self.settle()
                 self._registrar.deleting(address, self._mark_of(address), self._clock.wall_ms())
