@@ -75,7 +75,8 @@ class Visit:
         try:
             settings, warnings = configuration.load(self._layout)
         except ProntoError as failure:
-            self.take([error(str(failure), f"mend {path}, or move it away for the defaults")])
+            said = str(failure).removesuffix(f"; {configuration.WAY_OUT}")
+            self.take([error(said, f"{path}: {configuration.WAY_OUT}")])
             return Settings()
         self.take(warning(text, f"mend {path}") for text in warnings)
         return settings
