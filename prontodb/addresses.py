@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
-from prontodb.engine.sqlite import belonging, ciphers, folders, inspection, metadata, opening, quotas
+from prontodb.engine.sqlite import belonging, ciphers, folders, inspection, metadata, opening, quotas, remaking
 from prontodb.engine.sqlite.schema import FORMAT
 from prontodb.errors import (
     BusyError,
@@ -338,14 +338,8 @@ class AddressBook:
         Damage is a line, never an exception. Raises `AddressNotFoundError`, `BusyError` and what else keeps
         us from looking.
         """
-        path = self._layout.keystore_path(address)
         try:
-            found = opening.read(
-                self._layout,
-                address,
-                lambda connection: inspection.faults(connection, path, deep=deep),
-                busy_timeout_ms=self._busy_ms,
-            )
+            found = self.faults(address, deep=deep)
         except (CorruptError, NewerFormatError, UnsafePathError) as error:
             return [str(error)]
         with opening.open_folder(self._layout, address) as folder:
@@ -354,6 +348,24 @@ class AddressBook:
             except (CorruptError, NewerFormatError, UnsafePathError) as error:
                 found.append(str(error))
         return found
+
+    def faults(self, address: Address, *, deep: bool = False) -> list[str]:
+        """Return what is wrong with the keystore itself, like `check`; raises what keeps it from being opened."""
+        path = self._layout.keystore_path(address)
+        return opening.read(
+            self._layout,
+            address,
+            lambda connection: inspection.faults(connection, path, deep=deep),
+            busy_timeout_ms=self._busy_ms,
+        )
+
+    def remake_metadata(self, address: Address) -> str:
+        """Make the metadata of an address anew from what is known besides it; return what was done."""
+        try:
+            row = self._registry.row(address)
+        except ProntoError:
+            row = None
+        return remaking.remake(self._lifecycle, address, None if row is None else row.created_at_ms)
 
     @property
     def _busy_ms(self) -> int:

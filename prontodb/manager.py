@@ -210,13 +210,17 @@ class SessionManager:
         return await self._reseal(address, ENCRYPT, progress)
 
     async def decrypt(self, address: Address | str, *, progress: Show = None) -> ResealReport:
-        """Make an encrypted address plain; its key record stays for the backups of its time. See `encrypt`."""
+        """Make an encrypted address plain; its key record stays for the backups of its time. See `encrypt`.
+
+        What restores put aside of it stays encrypted, and an undo brings it back like that.
+        """
         return await self._reseal(address, DECRYPT, progress)
 
     async def rekey(self, address: Address | str, *, drop_older: bool = False, progress: Show = None) -> ResealReport:
         """Write an encrypted address anew under a new secret. See `encrypt`.
 
-        `drop_older` forgets the secrets it had before: backups made with them cannot be read any more.
+        `drop_older` forgets the secrets it had before: backups made with them cannot be read any more, and what
+        restores put aside is removed. Without it an undo reaches behind the change.
         """
         return await self._reseal(address, REKEY, progress, drop_older=drop_older)
 

@@ -126,6 +126,18 @@ def _agreed(addresses: Sequence[Address], how: str) -> bool:
     return False
 
 
+def _nothing_kept(user: str | None, cursor: str | None, *, redo: bool) -> str:
+    what = "redone" if redo else "undone"
+    if user is None:
+        return f"nothing of the last restore can be {what}; name --user and --cursor, or see undo_days"
+    where = f"of user {user}" if cursor is None else f"at {Address(user, cursor)}"
+    return (
+        f"nothing {where} can be {what}: no {'undo' if redo else 'restore'} has put anything aside, or it is gone. It "
+        "goes after undo_days, when the address is deleted or renamed, and with 'address encrypt' and "
+        "'address rekey --drop-older'"
+    )
+
+
 def _undo(args: Args, *, redo: bool) -> int:
     """Bring back what restores have put aside, or with `redo` what undos have."""
     name = "--redo" if redo else "--undo"
@@ -145,10 +157,7 @@ def _undo(args: Args, *, redo: bool) -> int:
     work = place.work()
     addresses = work.undoable(user, cursor, redo=redo)
     if not addresses:
-        whose = "of the last restore" if user is None else "there"
-        raise NotFoundError(
-            f"nothing {whose} can be {'redone' if redo else 'undone'}; name --user and --cursor, or see undo_days"
-        )
+        raise NotFoundError(_nothing_kept(user, cursor, redo=redo))
     if not args.flag("--yes") and not _agreed(
         addresses, f"with what they held before their {'undo' if redo else 'restore'}"
     ):

@@ -50,8 +50,8 @@ SYNTAX = {
             "Encrypts an address: written anew under a random secret of its own, and put in by rename; a kill at any "
             "step leaves it as it was, or encrypted. The secret lies in keys/, sealed with a key from elsewhere. "
             "Backups made before stay plain, and blocks that the disk gave back may keep old bytes: prune the ones, "
-            "and encrypt the disk where the others matter. What restores put aside of it is removed. Refused while "
-            f"sessions are there. {_SOURCES}"
+            "and encrypt the disk where the others matter. What restores put aside of it is removed: 'restore --undo' "
+            f"does not reach behind it. Refused while sessions are there. {_SOURCES}"
         ),
         examples=(
             ("prontodb secret make ~/.config/prontodb.key", "a key, once"),
@@ -61,7 +61,8 @@ SYNTAX = {
     "address decrypt": Syntax(
         ("[ADDRESS]",),
         about=(
-            "Makes an encrypted address plain. Its key record stays, for the backups of its time. Refused while "
+            "Makes an encrypted address plain. Its key record stays, for the backups of its time and for what restores "
+            "put aside: an undo brings that back encrypted. Refused while "
             f"sessions are there. {_NAMES}"
         ),
         examples=(("prontodb address decrypt agent1/prod", "readable by whoever can read the file"),),
@@ -71,7 +72,8 @@ SYNTAX = {
         ("--drop-older",),
         about=(
             "Writes an encrypted address anew under a new secret. The old one stays in the key record for the "
-            "backups of its time, unless --drop-older: then nothing can read those any more. To change only the key "
+            "backups of its time and for 'restore --undo', unless --drop-older: then nothing can read those any more, "
+            "and what restores put aside is removed. To change only the key "
             f"that seals the records, which rewrites no address: 'prontodb secret rotate'. {_NAMES}"
         ),
         examples=(
@@ -169,6 +171,9 @@ def _reseal(args: Args, what: str) -> int:
     )
     if what == "encrypt":
         output.note("backups made before are still plain: see 'prontodb backup list', and make a new one")
+    if report.forgotten:
+        states = tables.counted(report.forgotten, "state", "states")
+        output.note(f"{states} that restores had put aside went: 'prontodb restore --undo' does not reach behind this")
     if drop:
         output.note("older secrets are forgotten: backups made with them cannot be read any more")
     return DONE

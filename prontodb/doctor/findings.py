@@ -13,6 +13,8 @@ WARNING = "warning"
 ERROR = "error"
 
 REPAIR = "prontodb doctor --repair"
+MEND = "mend what is named, then run 'prontodb doctor' again"
+NEWER = "use a newer ProntoDB"
 
 
 @dataclass(frozen=True, slots=True)

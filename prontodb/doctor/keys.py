@@ -6,8 +6,8 @@ import os
 import shlex
 from typing import TYPE_CHECKING
 
-from prontodb.doctor.findings import REPAIR, error, warning
-from prontodb.errors import BusyError, NewerFormatError, SecretError
+from prontodb.doctor.findings import MEND, NEWER, REPAIR, error, warning
+from prontodb.errors import BusyError, NewerFormatError, ProntoError, SecretError, UnsafePathError
 from prontodb.model.address import Address
 from prontodb.model.layout import KEYS
 
@@ -46,11 +46,16 @@ def _record(lifecycle: Lifecycle, keyring: Keyring, record: str) -> Iterator[Pro
     try:
         found = keyring.record(record)
     except NewerFormatError as newer:
-        yield error(str(newer), "use a newer ProntoDB")
+        yield error(str(newer), NEWER)
         return
+    except UnsafePathError:
+        return  # the walk over all files has said it, with the command
     except SecretError as damaged:
         if keyring.has(record):  # else its address was deleted just now
             yield error(str(damaged), "prontodb secret import FILE, with the copy that was exported")
+        return
+    except ProntoError as trouble:
+        yield error(str(trouble), MEND)
         return
     if found.also is None:
         return

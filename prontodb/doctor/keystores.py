@@ -5,10 +5,12 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
-from prontodb.doctor.findings import REPAIR, error, warning
-from prontodb.engine.sqlite import belonging, ciphers, folders, inspection
+from prontodb.doctor.findings import MEND, NEWER, REPAIR, error, warning
+from prontodb.engine.sqlite import belonging, ciphers, folders, inspection, opening, remaking
 from prontodb.engine.sqlite.upkeep import WAL_BOUND_BYTES
-from prontodb.errors import BusyError, CorruptError, NewerFormatError, ProntoError, SecretError
+from prontodb.errors import BusyError, CorruptError, NewerFormatError, ProntoError, SecretError, UnsafePathError
+from prontodb.model.layout import KEYSTORE_FILE
+from prontodb.storage.permissions import moved_away
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,7 +60,7 @@ def registry(book: AddressBook) -> Iterator[Problem]:
     except CorruptError as damage:
         yield error(str(damage), REPAIR, rebuild)
     except NewerFormatError as newer:
-        yield error(str(newer), "use a newer ProntoDB")
+        yield error(str(newer), NEWER)
         return
     else:
         if differences:
@@ -118,8 +120,19 @@ class Keystores:
 
     def _look(self, address: Address, *, deep: bool) -> Iterator[Problem]:
         try:
+            yield from self._judged(address, deep=deep)
+        except ProntoError as trouble:
+            yield error(f"{address} could not be looked at: {trouble}", f"prontodb address check {address}")
+
+    def _judged(self, address: Address, *, deep: bool) -> Iterator[Problem]:
+        try:
             yield from self._mode(address)
-            faults = self._book.check(address, deep=deep)
+            wrong = remaking.wrong(self._layout, address)
+            if wrong is not None:
+                yield error(f"{address}: {wrong}", REPAIR, lambda: self._book.remake_metadata(address))
+                if remaking.blocks(self._layout, address):
+                    return
+            faults = self._book.faults(address, deep=deep)
             for fault in faults:
                 yield error(f"{address}: {fault}", self._way_back(address))
             if not faults:
@@ -127,8 +140,13 @@ class Keystores:
                 yield from self._quotas(address)
         except SecretError as secret:
             yield self._sealed(address, secret)
-        except ProntoError as trouble:
-            yield error(f"{address} could not be looked at: {trouble}", f"prontodb address check {address}")
+        except NewerFormatError as newer:
+            yield error(f"{address}: {newer}", NEWER)
+        except UnsafePathError as unsafe:
+            # The file itself, its key record or a folder above: the keystore may be whole.
+            yield error(f"{address} was not looked at: {unsafe}", MEND)
+        except CorruptError as damage:
+            yield error(f"{address}: {damage}", self._without_journal(address) or self._way_back(address))
 
     def _sealed(self, address: Address, secret: SecretError) -> Problem:
         """Name an encrypted keystore that cannot be opened: its record is gone, or nobody brought the key."""
@@ -145,6 +163,14 @@ class Keystores:
                 f"{address} was not looked at: {secret}", "its keystore may be whole: mend what is named first"
             )
         return warning(f"{address} was not looked at: {secret}", "run 'prontodb doctor' again with the key")
+
+    def _without_journal(self, address: Address) -> str | None:
+        """Return how a journal of another tool is taken out of the way; None when there is none."""
+        name = KEYSTORE_FILE + "-journal"
+        with opening.open_folder(self._layout, address) as folder:
+            if folder.stat(name) is None:
+                return None
+            return f"{moved_away(f'{folder.path}/{name}')}; then: prontodb doctor --deep"
 
     def _mode(self, address: Address) -> Iterator[Problem]:
         try:
@@ -179,8 +205,11 @@ class Keystores:
     def _way_back(self, address: Address) -> str:
         folder = shlex.quote(self._layout.path(*self._layout.address_parts(address)))
         command = f"prontodb --user {address.user} --cursor {address.cursor}"
+        anew = f"prontodb address delete {address} --yes"
+        if belonging.named_by(self._layout, address) and belonging.is_encrypted(self._layout, address):
+            anew += f" && prontodb address create {address} --encrypt"
+        # Nothing is deleted unless everything was saved: an export that meets damage fails.
         return (
-            f"bring it back from a backup: {command} restore; or put {folder} back from a copy of it; without one, "
-            f"save what can be read: {command} export PREFIX > FILE; then: prontodb address delete {address} --yes; "
-            f"{command} import FILE"
+            f"bring it back from a backup: {command} restore; or put {folder} back from a copy of it; without either, "
+            f"make it anew from what it holds: {command} export > FILE && {anew} && {command} import FILE"
         )

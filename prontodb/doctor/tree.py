@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 
 from prontodb.doctor.findings import ERROR, REPAIR, error, warning
 from prontodb.engine.sqlite.folders import owner
+from prontodb.engine.sqlite.remaking import ASIDE
 from prontodb.errors import InvalidAddressError
 from prontodb.model.address import Address
 from prontodb.model.layout import (
     ADDRESSES,
+    KEYS,
     KEYSTORE_FILE,
     METADATA_FILE,
     OLD_PREFIX,
@@ -33,12 +35,13 @@ if TYPE_CHECKING:
 STALE_S = 3_600
 """A file is published within moments; one staged an hour ago was left by a crash."""
 
-_TOPS = frozenset({ADDRESSES, REGISTRY, SANDBOXES, "keys", "backups"})
+_TOPS = frozenset({ADDRESSES, REGISTRY, SANDBOXES, KEYS, "backups"})
 _OF_RUN = (SANDBOXES, "ID")
 _IN_ADDRESS = frozenset(
     {METADATA_FILE, KEYSTORE_FILE, *(KEYSTORE_FILE + ending for ending in ("-wal", "-shm", "-journal"))}
 )
 _STAGED = re.compile(r"\..+\.[0-9a-f]{12}\.tmp(?:-wal|-shm|-journal)?", re.ASCII)
+_ASIDE = re.compile(re.escape(METADATA_FILE) + r"\.[0-9]+" + re.escape(ASIDE), re.ASCII)
 _OTHERS_WRITE = 0o022
 
 
@@ -68,6 +71,9 @@ class Tree:
                 continue
             if len(found.parts) > len(_OF_RUN) and found.parts[0] == SANDBOXES:
                 continue  # temporary files of a command: whatever it likes; they go when its run ends
+            if _is_no_metadata(found):
+                skipped = found.parts
+                continue  # named with its keystore, which can be used once the metadata is made anew
             if _is_stranger(found):
                 skipped = found.parts
                 if found.is_file or found.is_folder:
@@ -85,7 +91,11 @@ class Tree:
     def _judge(self, found: Found) -> Iterator[Problem]:
         place, quoted = _readable(self._path(found)), shlex.quote(self._path(found))
         if not (found.is_folder or found.is_file):
-            yield error(f"{place} is {found.kind}; it is never followed or opened", f"rm -- {quoted}")
+            fix = f"rm -- {quoted}"
+            if len(found.parts) == 2 and found.parts[0] == KEYS and stat.S_ISLNK(found.stat.st_mode):
+                # What it leads to may be all that opens an address: that takes its place.
+                fix = f"cp -- {quoted} {quoted}.new && mv -- {quoted}.new {quoted}"
+            yield error(f"{place} is {found.kind}; it is never followed or opened", fix)
             return
         if found.stat.st_uid != self._uid:
             what = f"{place} belongs to uid {found.stat.st_uid}, not to us (uid {self._uid})"
@@ -103,6 +113,9 @@ class Tree:
         if found.is_file and found.parts[:1] == (REGISTRY,) and SET_ASIDE in found.parts[-1]:
             what = f"{place} is a damaged registry that was set aside; the folders hold all that it knew"
             yield warning(what, f"rm -- {quoted}")
+        if found.parts[:1] == (ADDRESSES,) and _ASIDE.fullmatch(found.parts[-1]):
+            what = f"{place} stood in the place of the metadata, which was made anew"
+            yield warning(what, f"take from it what is missed, then: rm -- {quoted}")
 
     def _judge_others(self, found: Found, place: str) -> Iterator[Problem]:
         if not found.open_to_others:
@@ -160,6 +173,12 @@ def _is_remains(parts: tuple[str, ...]) -> bool:
     return owner(parts[1], parts[2]) is not None
 
 
+def _is_no_metadata(found: Found) -> bool:
+    """True for what stands in the place of an address's metadata and is no file."""
+    in_place = len(found.parts) == 4 and found.parts[0] == ADDRESSES and found.parts[-1] == METADATA_FILE
+    return in_place and not found.is_file
+
+
 def _is_stranger(found: Found) -> bool:
     """True for what no part of ProntoDB put there, judged by place and kind."""
     try:
@@ -176,7 +195,9 @@ def _is_stranger(found: Found) -> bool:
                     Address(user, name)
                 return not found.is_folder
             case ("addresses", _, _, name):
-                return not (found.is_file and (name in _IN_ADDRESS or _STAGED.fullmatch(name)))
+                return not (
+                    found.is_file and (name in _IN_ADDRESS or _STAGED.fullmatch(name) or _ASIDE.fullmatch(name))
+                )
             case ("addresses", *_):
                 return True
             case ("registry", "locks") | ("registry", "locks", _):

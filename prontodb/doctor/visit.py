@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from prontodb.doctor import keystores
-from prontodb.doctor.findings import ERROR, REPAIR, WARNING, DoctorReport, Finding, Problem, error, warning
+from prontodb.doctor.findings import ERROR, MEND, REPAIR, WARNING, DoctorReport, Finding, Problem, error, warning
 from prontodb.engine.sqlite import folders
 from prontodb.errors import ProntoError
 from prontodb.model.layout import CONFIG_FILE, REGISTRY
@@ -41,7 +41,7 @@ class Visit:
             for problem in problems:
                 self._take_one(problem)
         except ProntoError as failure:
-            self._add(Finding(ERROR, str(failure), "mend what it names, then run 'prontodb doctor' again"))
+            self._add(Finding(ERROR, str(failure), MEND))
 
     def _take_one(self, problem: Problem) -> None:
         finding = problem.finding
@@ -65,7 +65,7 @@ class Visit:
             open_root(self._layout.root).close()
         except ProntoError as failure:
             if not self._findings:
-                self._add(Finding(ERROR, str(failure), "mend what it names, then run 'prontodb doctor' again"))
+                self._add(Finding(ERROR, str(failure), MEND))
             return False
         return True
 
@@ -75,7 +75,8 @@ class Visit:
         try:
             settings, warnings = configuration.load(self._layout)
         except ProntoError as failure:
-            self.take([error(str(failure), f"mend {path}, or move it away for the defaults")])
+            said = str(failure).removesuffix(f"; {configuration.WAY_OUT}")
+            self.take([error(said, f"{path}: {configuration.WAY_OUT}")])
             return Settings()
         self.take(warning(text, f"mend {path}") for text in warnings)
         return settings

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from prontodb.encryption import records, sealing
 from prontodb.encryption.records import MAX_RECORD_BYTES, Keys, Record
-from prontodb.encryption.sources import PASSPHRASE, SANDBOX_KEY, RunKey, encrypts_new_by, source_from
+from prontodb.encryption.sources import PASSPHRASE, SANDBOX_KEY, RunKey, Stretch, encrypts_new_by, source_from
 from prontodb.errors import CorruptError, ProntoError, SecretError, shown
 from prontodb.model.layout import KEYS, KEYS_LOCK_FILE, Layout
 from prontodb.model.secret import is_record_id, parsed_name
@@ -18,7 +18,7 @@ from prontodb.storage.files import make_root, open_root
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from prontodb.encryption.sources import KeySource, Stretch
+    from prontodb.encryption.sources import KeySource
     from prontodb.model.secret import Secret
     from prontodb.storage.files import Folder
 
@@ -147,6 +147,11 @@ class Keyring:
             raise SecretError(f"{what} is encrypted and no key was brought; {HOW_TO_BRING}")
         return self.source
 
+    def _source_for_new(self, address: object) -> KeySource:
+        if self.source is None:
+            raise SecretError(f"encrypting {address} needs a key, and no key was brought; {HOW_TO_BRING}")
+        return self.source
+
     def keys(self, record: Record) -> Keys:
         """Return the keys of a record; opened once, as long as it stays the same."""
         mark = record.sealed.hex()
@@ -197,7 +202,7 @@ class Keyring:
     def make(self, address: object, now_ms: int) -> Secret:
         """Make a record for an address; return its secret."""
         sealing.check_available()
-        keys, source = Keys.new(), self._source()
+        keys, source = Keys.new(), self._source_for_new(address)
         with self._hold(f"make a key record for {address}"):
             self._publish(records.sealed(keys, str(address), now_ms, source, self._known_stretch()))
         return keys.secret()
@@ -209,8 +214,9 @@ class Keyring:
         """
         with self._hold(f"add a secret to {record}"):
             before = self.record(record)
+            source = self._source_for_new(before.address)
             keys = self.keys(before).with_next(SPARE if forgetting else 0)
-            self._publish(before.resealed(keys, self._source(), before.stretch))
+            self._publish(before.resealed(keys, source, before.stretch))
         return keys.secret()
 
     def drop_older(self, secret: Secret) -> None:
@@ -255,7 +261,12 @@ class Keyring:
         """Seal every record that can be read with what another source brings.
 
         Nothing that they open is rewritten. After a crash some are sealed anew, and the next call does the others.
+        Raises `SecretError` when the other source brings no key, also where there is no record to seal.
         """
+        if source.kind != PASSPHRASE:
+            source.wrapping_key(None)
+        elif not self.ids():
+            source.wrapping_key(Stretch.new())  # it is asked for below, where there is a record
         with self._hold("rotate keys"):
             wanted, damaged = self._readable()
             # All are opened before any is changed: else a second wrong one would be met half-way.
@@ -290,7 +301,13 @@ class Keyring:
         Returns the record, False when it was here already, and the path at which one is kept that was here and could
         not be read. A record that holds a key which this one has not is never replaced.
         """
-        given = records.decode(data, "the file")
+        try:
+            given = records.decode(data, "the file")
+        except CorruptError as error:
+            raise CorruptError(
+                f"{str(error).replace('is no key record', 'is no exported key record')}; "
+                "make one with: prontodb secret export ADDRESS"
+            ) from error
         keys = given.opened(source or self._source())
         if address is not None:
             given = given.renamed(str(address), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import stat
@@ -132,6 +133,8 @@ class KeyFile:
         except FileNotFoundError:
             raise SecretError(f"{place} does not exist; bring it back, or name another one") from None
         except OSError as error:
+            if error.errno == errno.ELOOP and os.path.islink(self.path):
+                raise SecretError(f"{place} is a link, and was not followed; name the file itself") from None
             raise SecretError(f"{place} cannot be read: {os.strerror(error.errno or 0)}") from error
         try:
             self._check(os.fstat(fd), place)

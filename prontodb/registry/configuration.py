@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from prontodb.storage.files import Folder
 
 FORMAT = 1
+WAY_OUT = (
+    "mend it; or move it away, and the defaults hold: then everything is open that its access rules close, and no "
+    "quota or job of it holds"
+)
 
 
 def load(layout: Layout) -> tuple[Settings, list[str]]:
@@ -133,8 +137,11 @@ def copy(layout: Layout, target: Folder) -> None:
 
 def _read(folder: Folder) -> dict[str, Any] | None:
     """Return the top-level fields, their shape checked; None when there is no file."""
-    fields = read_json(folder, CONFIG_FILE)
     path = f"{folder.path}/{CONFIG_FILE}"
+    try:
+        fields = read_json(folder, CONFIG_FILE)
+    except CorruptError as error:
+        raise CorruptError(f"{error}; {WAY_OUT}") from error
     if fields is None and folder.stat(CONFIG_FILE) is None:
         return None
     if not isinstance(fields, dict):
@@ -154,4 +161,4 @@ def _read(folder: Folder) -> dict[str, Any] | None:
 
 
 def _broken(path: str, reason: str) -> CorruptError:
-    return CorruptError(f"{shown(path)} is not a settings file: {reason}; mend it, or move it away for the defaults")
+    return CorruptError(f"{shown(path)} is not a settings file: {reason}; {WAY_OUT}")

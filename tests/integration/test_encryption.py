@@ -11,6 +11,7 @@ import pytest
 
 from prontodb.encryption.keyring import Keyring
 from prontodb.encryption.sources import KeyFile
+from prontodb.engine.sqlite import folders
 from prontodb.engine.sqlite.resealing import DECRYPT, ENCRYPT, REKEY, Resealing
 from prontodb.errors import (
     AddressBusyError,
@@ -23,6 +24,7 @@ from prontodb.errors import (
 from prontodb.manager import SessionManager
 from prontodb.model.address import Address
 from prontodb.model.clock import ManualClock
+from prontodb.model.layout import Layout
 from tests.backups import finished
 from tests.managing import environment
 from tests.parts import Parts
@@ -149,8 +151,11 @@ async def test_a_kill_at_any_step_leaves_the_old_keystore_or_the_new_one(
             finished(Resealing(parts.lifecycle, parts.clock, Address.parse(PROD), what).steps())
         assert await values(manager, PROD) == held
         assert (await manager.verify()).is_whole
-    folder = root / "addresses/agent1"
-    assert sorted(path.name for path in folder.iterdir()) == ["prod"]
+    *kept, last = sorted(path.name for path in (root / "addresses/agent1").iterdir())
+    assert last == "prod"
+    # What the restore put aside stays where its secret does; nothing else is left.
+    assert kept == folders.kept(Layout(str(root)), Address.parse(PROD))
+    assert len(kept) == (0 if what == ENCRYPT or (what == DECRYPT and is_new) else 1)
 
 
 def test_every_step_has_a_name_that_the_test_above_knows(root: Path, key: Path) -> None:
@@ -340,6 +345,51 @@ async def test_undo_brings_nothing_plain_back_into_an_encrypted_address(root: Pa
         with pytest.raises(ProntoError, match="nothing to undo"):
             await manager.undo_restore(PROD)
         assert planted(root / "addresses") == []
+
+
+async def changed_and_restored(manager: SessionManager) -> None:
+    """Encrypted, backed up, changed, and restored: the change is what an undo brings back."""
+    await manager.create(PROD, encrypted=True)
+    await fill(manager, PROD)
+    await manager.backup(full=True)
+    await fill(manager, PROD, mark="later")
+    await manager.restore(user="agent1", cursor="prod")
+
+
+@pytest.mark.parametrize("what", ["rekey", "decrypt"])
+async def test_an_undo_reaches_behind_a_new_secret(root: Path, key: Path, what: str) -> None:
+    async with managed(root, KeyFile(key)) as manager:
+        await changed_and_restored(manager)
+        report = await (manager.rekey(PROD) if what == "rekey" else manager.decrypt(PROD))
+        assert report.forgotten == 0
+        restored = await values(manager, PROD)
+        await manager.undo_restore(PROD)
+        undone = await values(manager, PROD)
+        assert undone == {name: text.replace(VALUE, f"{VALUE}later") for name, text in restored.items()} != restored
+        assert (await manager.describe(PROD)).encryption is not None
+        await manager.undo_restore(PROD, redo=True)
+        assert await values(manager, PROD) == restored
+
+
+async def test_what_a_forgotten_secret_opened_is_no_longer_kept(root: Path, key: Path) -> None:
+    async with managed(root, KeyFile(key)) as manager:
+        await changed_and_restored(manager)
+        assert (await manager.rekey(PROD, drop_older=True)).forgotten == 1
+        with pytest.raises(ProntoError, match="nothing to undo"):
+            await manager.undo_restore(PROD)
+
+
+async def test_an_undo_after_a_killed_rekey_undoes_the_restore(root: Path, key: Path) -> None:
+    async with managed(root, KeyFile(key)) as manager:
+        await changed_and_restored(manager)
+    parts = Parts(root)
+    parts.lifecycle.layout = layout(root, key)
+    # Killed between its two renames: the last one put aside is what the rekey was to replace.
+    here = root / "addresses" / PROD
+    here.rename(here.with_name(".old-prod@9999999999999-abcdefx"))
+    assert parts.lifecycle.undo_restore(Address.parse(PROD))
+    async with managed(root, KeyFile(key)) as manager:
+        assert all(text.startswith(f"{VALUE}later") for text in (await values(manager, PROD)).values())
 
 
 async def test_a_copy_of_an_encrypted_address_is_encrypted_under_a_secret_of_its_own(root: Path, key: Path) -> None:

@@ -34,7 +34,6 @@ JOBS = ("jobs", "history")
 BACKUPS = ("backup", "list")
 VERIFY = ("backup", "verify")
 SETTINGS = ("settings", "show")
-SHOW = ("address", "show", "a/_default")
 SEALED = ("--user", "sealed", "get", "k")
 
 HERE = "addresses/a/_default"
@@ -62,7 +61,7 @@ PLACES = [
     Place(f"{HERE}/keystore.db", False, GET),
     Place(f"{HERE}/keystore.db-wal", False, GET),
     Place(f"{HERE}/keystore.db-shm", False, GET),
-    Place(f"{HERE}/metadata.json", False, SHOW, copes=True),
+    Place(f"{HERE}/metadata.json", False, GET),
     Place("registry", True, SETTINGS),
     Place("registry/global_config.json", False, GET),
     Place("registry/address_registry.db", False, LIST, copes=True),

@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 
 def records_of(layout: Layout, address: Address) -> list[str]:
-    """Return the key records that go when an address goes; also one that is damaged, if its metadata names it."""
+    """Return the key records that go when an address goes; also one that is damaged, if its metadata names it.
+
+    Raises what keeps a record from being read that may be the address's, `NewerFormatError` and `UnsafePathError` for
+    two: it would stay behind, and open the backups of what is said to be gone.
+    """
     if not os.path.lexists(layout.path(KEYS)):
         return []
     keys, name = ciphers.keys_of(layout), str(address)
@@ -31,6 +35,13 @@ def records_of(layout: Layout, address: Address) -> list[str]:
     named = named_by(layout, address)
     if named is not None and named not in own and keys.is_damaged(named):
         own.append(named)
+    doubted: list[str] = []
+    if named is not None:
+        doubted = [] if named in own else [named]
+    elif not own and is_encrypted(layout, address):
+        doubted = keys.ids()
+    for record in doubted:
+        keys.is_of(record, address)
     return own
 
 

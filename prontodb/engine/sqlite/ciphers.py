@@ -41,16 +41,16 @@ def _named(layout: Layout, folder: Folder, address: Address) -> tuple[str, int] 
     try:
         name = metadata.read(folder).encryption
     except CorruptError:
-        return _found_out(layout, folder, address)
-    return None if name is None else parsed_name(name) or _found_out(layout, folder, address)
+        return found_out(layout, folder, address)
+    return None if name is None else parsed_name(name) or found_out(layout, folder, address)
 
 
 def _may_name_secret(folder: Folder) -> bool:
     """True unless the metadata in a folder, not read as JSON yet, plainly names no secret."""
     try:
         return _NAMING in next(folder.chunks(METADATA_FILE), b"")
-    except (FileNotFoundError, ProntoError):
-        return False  # whatever it is, opening the keystore says so
+    except FileNotFoundError:
+        return False
 
 
 def is_plain(folder: Folder) -> bool:
@@ -77,8 +77,11 @@ def is_plain(folder: Folder) -> bool:
     return True
 
 
-def _found_out(layout: Layout, folder: Folder, address: Address) -> tuple[str, int] | None:
-    """Return what opens a keystore whose metadata is lost: found out by trying what key records say is its."""
+def found_out(layout: Layout, folder: Folder, address: Address) -> tuple[str, int] | None:
+    """Return what opens a keystore whose metadata is lost: found out by trying what key records say is its.
+
+    None for a plain one without a record; `SecretError` when nothing here opens it.
+    """
     keys = keys_of(layout)
     if is_plain(folder):
         records = keys.of_address(address)

@@ -293,6 +293,16 @@ def kept(layout: Layout, address: Address) -> list[str]:
         return []
 
 
+def lost_place_to_restore(layout: Layout, address: Address) -> bool:
+    """True when the folder of an address is not in its place, since a restore was killed between its two renames."""
+    try:
+        with open_root(layout.root, *layout.user_parts(address.user)) as user:
+            aside = [] if user.stat(address.cursor) is not None else _aside(user, address)
+    except FileNotFoundError:
+        return False
+    return bool(aside) and not aside[-1].endswith((_UNDONE, _FORGOTTEN))
+
+
 def all_kept(layout: Layout) -> list[tuple[Address, str]]:
     """Return everything that restores and undos have put aside: the address, and the name of its folder."""
     found: list[tuple[Address, str]] = []

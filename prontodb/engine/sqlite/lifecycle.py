@@ -311,8 +311,8 @@ class Lifecycle:
             self.check_no_sessions(address)
             # Old contents that lost their place are the address, too: back with them, then away with all.
             folders.remove_remains(self.layout, address)
+            records = belonging.records_of(self.layout, address)  # or nothing is deleted
             found = folders.exists(self.layout, address)
-            records = belonging.records_of(self.layout, address)
             if found and self._registrar is not None:
                 self.settle()
                 self._registrar.deleting(address, self._mark_of(address), self._clock.wall_ms())
@@ -554,10 +554,10 @@ class Lifecycle:
         self.prepare_root()
         with self.hold(address, f"undo the restore of {address}"):
             self.check_no_sessions(address)
-            last = None if folders.exists(self.layout, address) else folders.kept(self.layout, address)[-1]
+            killed = folders.lost_place_to_restore(self.layout, address)
             folders.remove_remains(self.layout, address)
-            if last is not None and not redo and not folders.is_undone(last):
-                return True  # a restore was killed between its renames: to put the address back was to undo it
+            if killed and not redo:
+                return True  # between its renames: to put the address back was to undo it
             staged = folders.take_kept(self.layout, address, redo=redo)
             if staged is None:
                 return False

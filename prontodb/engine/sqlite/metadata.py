@@ -13,6 +13,7 @@ from prontodb.storage.files import read_json
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import TypeGuard
 
     from prontodb.storage.files import Folder
 
@@ -48,7 +49,7 @@ def read(folder: Folder) -> Metadata:
     if folder.stat(METADATA_FILE) is None:
         raise CorruptError(f"{shown(path)} is missing; the keystore works without it")
     fields = read_json(folder, METADATA_FILE)
-    if not isinstance(fields, dict) or not _whole(fields.get("format")):
+    if not isinstance(fields, dict) or not is_moment(fields.get("format")):
         raise _broken(path, "field 'format' must be a whole number")
     if fields["format"] > FORMAT:
         raise NewerFormatError(shown(path), fields["format"], FORMAT)
@@ -56,7 +57,7 @@ def read(folder: Folder) -> Metadata:
         raise _broken(path, f"format {fields['format']} never existed")
     if fields.keys() != _FIELDS:
         raise _broken(path, f"it does not hold exactly the fields {', '.join(sorted(_FIELDS))}")
-    if not _whole(fields["created_at"]):
+    if not is_moment(fields["created_at"]):
         raise _broken(path, "field 'created_at' must be a moment in milliseconds")
     if not isinstance(fields["encryption"], str | None):
         raise _broken(path, "field 'encryption' must be text or null")
@@ -66,7 +67,8 @@ def read(folder: Folder) -> Metadata:
     return Metadata(fields["created_at"], fields["encryption"], labels)
 
 
-def _whole(number: object) -> bool:
+def is_moment(number: object) -> TypeGuard[int]:
+    """True for a whole number that can be a moment, or a format."""
     # Beyond 64 bits nothing of ours could store it.
     return isinstance(number, int) and not isinstance(number, bool) and 0 <= number < 2**63
 

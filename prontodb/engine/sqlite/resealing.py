@@ -35,13 +35,15 @@ BUSY_TIMEOUT_MS = 5_000
 class ResealReport:
     """What encrypting, decrypting or rekeying an address did. `encryption` names its secret now, None when plain.
 
-    `dropped`: older secrets are forgotten, and backups made with them cannot be read any more.
+    `dropped`: older secrets are forgotten, and backups made with them cannot be read any more. `forgotten`: how many
+    contents that restores had put aside went, which no undo brings back.
     """
 
     address: Address
     encryption: str | None
     entries: int
     dropped: bool
+    forgotten: int
     seconds: float
 
 
@@ -60,9 +62,13 @@ class Resealing:
     ) -> None:
         self._lifecycle, self._layout, self._clock = lifecycle, lifecycle.layout, clock
         self._address, self._what, self._drop_older, self._stop = address, what, drop_older, stop
+        self._forgotten = 0
 
     def steps(self) -> Generator[Progress, None, ResealReport]:
-        """Do it. Refused while sessions are at the address; what restores put aside of it goes."""
+        """Do it. Refused while sessions are at the address.
+
+        What restores put aside of it goes where it is plain, or would not open any more.
+        """
         begun, address = perf_counter(), self._address
         if not self._lifecycle.exists(address):
             raise AddressNotFoundError(address)
@@ -91,6 +97,7 @@ class Resealing:
             encryption=None if secret is None else secret.name,
             entries=digest.entries,
             dropped=dropped,
+            forgotten=self._forgotten,
             seconds=perf_counter() - begun,
         )
 
@@ -138,8 +145,9 @@ class Resealing:
             step(f"{self._what}.staged")
             with self._lifecycle.hold_creation(address.user, f"{self._what} {address}"):
                 self._lifecycle.tell_placing(address, staged.folder, secret)
-                # Before the change: what was put aside, unencrypted perhaps, must not outlive it.
-                folders.forget_kept(self._layout, address)
+                if self._what == ENCRYPT or self._drop_older:
+                    # Before the change: what was put aside is plain, or under a secret that is about to be forgotten.
+                    self._forgotten = folders.forget_kept(self._layout, address)
                 staged.replace(self._clock.wall_ms(), lambda: step(f"{self._what}.aside"), forget=True)
         except BaseException:
             if folders.exists(self._layout, address):

@@ -80,7 +80,7 @@ def test_what_is_not_there_is_restored_unasked(cli: Cli, saved: str) -> None:
     cli.ok("address", "delete", "bob/home", "--yes")
     assert cli.ok("restore", saved, "--user", "bob").lines == ["bob/home"]
     assert get(cli, "bob/home") == "v"
-    assert "nothing there can be undone" in cli.fails("restore", "--undo", "--user", "bob", "--yes")
+    assert "nothing of user bob can be undone" in cli.fails("restore", "--undo", "--user", "bob", "--yes")
 
 
 @pytest.mark.usefixtures("terminal")
@@ -202,7 +202,7 @@ def test_a_damaged_backup_is_refused_before_anything_is_touched(cli: Cli, saved:
         (("--undo", "--cursor", "home"), "--cursor goes with --user"),
         (("--undo",), "nothing of the last restore can be undone"),
         (("--redo",), "nothing of the last restore can be redone"),
-        (("--redo", *HOME), "nothing there can be redone"),
+        (("--redo", *HOME), "nothing at ann/home can be redone: no undo"),
         (("--undo", "--redo"), "--undo and --redo do not go together"),
         (("a", "b"), "one word too many"),
         (("--full",), "no option of restore"),

@@ -198,3 +198,72 @@ def test_without_a_terminal_a_passphrase_is_not_asked_for(root: Path) -> None:
     done = spawn(root, *AT, "get", "a")
     assert done.code == 1
     assert "set PRONTODB_PASSPHRASE" in one_line(done.err)
+
+
+def test_what_an_encryption_removed_is_told_and_the_refused_undo_says_the_truth(root: Path, key: Path) -> None:
+    cli = with_key(root, key)
+    cli.ok(*AT, "set", "app.x", "1")
+    cli.ok("backup", "create")
+    assert "put aside" not in cli.ok("address", "encrypt", VAULT).err
+    cli.ok("restore", *AT, "--yes")
+    assert "put aside" not in cli.ok("address", "rekey", VAULT).err
+    assert "1 state that restores had put aside went" in cli.ok("address", "rekey", VAULT, "--drop-older").err
+    refused = cli("restore", "--undo", "--yes", *AT)
+    assert refused.code != 0
+    assert "nothing at agent1/vault can be undone" in refused.err
+    assert "rekey --drop-older" in refused.err
+    assert "name --user" not in refused.err
+    assert "name --user and --cursor" in cli("restore", "--undo", "--yes").err
+    cli.ok("address", "decrypt", VAULT)
+    cli.ok("restore", *AT, "--yes")
+    (report,) = cli.ok("address", "encrypt", VAULT, "--json").json
+    assert report["forgotten"] == 1
+
+
+def test_a_rotation_asks_for_the_new_key_even_where_there_is_nothing_to_seal(root: Path, key: Path) -> None:
+    cli = with_key(root, key)
+    cli.ok(*AT, "set", "app.x", "1")
+    for option, text in (
+        ("--with-key-file", "/does/not/exist"),
+        ("--with-command", "false"),
+        ("--with-passphrase", ""),
+    ):
+        words = ("secret", "rotate", option, text) if text else ("secret", "rotate", option)
+        refused = Cli(root, {"PRONTODB_KEY_FILE": str(key), "PRONTODB_OTHER_PASSPHRASE": "x" * 2_000})(*words)
+        assert refused.code == 1, refused
+        assert "from now on" not in refused.err
+    other = key_file(key.parent, "other")
+    assert "0 key records now" in cli.ok("secret", "rotate", "--with-key-file", str(other)).err
+
+
+def test_encrypting_without_a_key_says_that_it_needs_one(root: Path, key: Path) -> None:
+    cli, keyless = with_key(root, key), Cli(root, {})
+    cli.ok(*AT, "set", "app.x", "1")
+    told = "encrypting agent1/vault needs a key, and no key was brought; set PRONTODB_KEY_FILE"
+    assert told in keyless.fails("address", "encrypt", VAULT)
+    cli.ok("address", "encrypt", VAULT)
+    cli.ok("address", "decrypt", VAULT)
+    assert told in keyless.fails("address", "encrypt", VAULT)
+
+
+def test_an_import_of_something_else_says_that_it_is_no_exported_record(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "else").write_text("root:x:0:0::/root:/bin/sh\n")
+    said = cli.fails("secret", "import", str(tmp_path / "else"))
+    assert "is no exported key record" in said
+    assert "prontodb secret export ADDRESS" in said
+
+
+def test_a_key_file_that_is_a_link_is_told_to_be_named_itself(root: Path, cli: Cli, key: Path) -> None:
+    link = key.with_name("link")
+    link.symlink_to(key)
+    assert "is a link, and was not followed; name the file itself" in with_key(root, link).fails(*AT, "get", "app.x")
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"format": "x"}'])
+def test_settings_that_are_none_say_what_moving_them_away_opens(root: Path, cli: Cli, text: str) -> None:
+    path = root / "registry" / "global_config.json"
+    path.touch(mode=0o600)
+    path.write_text(text)
+    for said in (cli.fails(*AT, "set", "app.x", "2"), cli("doctor").text):
+        assert said.count("mend it; or move it away, and the defaults hold") == 1, said
+        assert "everything is open that its access rules close" in said

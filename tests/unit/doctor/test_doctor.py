@@ -6,6 +6,8 @@ import re
 import shlex
 import shutil
 import stat
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -24,7 +26,6 @@ from prontodb.model.limits import Limits
 from prontodb.storage import connection as sqlite
 from tests.parts import Parts, value
 from tests.roots import killed_at
-from tests.unit.cli.harness import Cli
 from tests.unit.doctor.visiting import found, keystore, only, tree_of, visit
 
 ONE = Address("agent1", "prod")
@@ -260,7 +261,7 @@ def test_a_damaged_keystore_is_named_never_touched_and_stops_no_other(
     filled: Path, damage: Callable[[Path], None]
 ) -> None:
     damage(keystore(filled))
-    (filled / "addresses" / "agent2" / "test" / "metadata.json").write_text("{")
+    garbage(filled / "addresses" / "agent2" / "test" / "keystore.db")
     before = {path: path.read_bytes() for path in filled.rglob("*") if path.is_file() and "prod" in str(path)}
     findings = visit(filled, repair=True).findings
     assert [finding.what.partition(": ")[0] for finding in findings] == ["agent1/prod", "agent2/test"]
@@ -279,7 +280,9 @@ def test_every_command_that_a_finding_names_exists(filled: Path) -> None:
         for finding in found(filled)
         for command in re.findall(r"prontodb (?:--user \S+ --cursor \S+ )?([a-z]+(?: [a-z]+\b(?!/))?)", finding.fix)
     }
-    assert named == {"restore", "export", "address delete", "import", "doctor"}
+    assert named - {"address create"} == {"restore", "export", "address delete", "import", "doctor"}
+    if not (filled / "keys").exists():
+        assert "address create" not in named
     assert named <= set(COMMANDS)
 
 
@@ -287,16 +290,37 @@ def test_the_way_back_that_a_finding_tells_leads_back(filled: Path, tmp_path: Pa
     connection = sqlite.connect(str(keystore(filled)))
     connection.execute("UPDATE meta SET epoch = 'abc'").close()
     connection.close()
-    told = only(found(filled)).fix.partition("be read: ")[2].replace("; then: ", "; ")
-    cli, saved = Cli(filled), tmp_path / "saved"
-    for step in told.replace("PREFIX", "app").replace("FILE", str(saved)).split("; "):
-        command, _, file = step.partition(" > ")
-        done = cli(*shlex.split(command)[1:])
-        assert done.code == 0, done.err
-        if file:
-            saved.write_bytes(done.out)
+    done = pasted(filled, told_by(only(found(filled))), tmp_path)
+    assert done.returncode == 0, done.stderr
     assert value(filled, "agent1/prod", "app.config.theme") == "dark"
     assert found(filled, deep=True) == []
+
+
+def test_a_way_back_that_cannot_save_what_is_there_deletes_nothing(filled: Path, tmp_path: Path) -> None:
+    garbage(keystore(filled))
+    before = keystore(filled).read_bytes()
+    done = pasted(filled, told_by(only(found(filled))), tmp_path)
+    assert done.returncode != 0
+    assert keystore(filled).read_bytes() == before
+
+
+def told_by(finding: Finding) -> str:
+    told = finding.fix.partition("what it holds: ")[2]
+    assert " && prontodb address delete agent1/prod --yes && " in told
+    return told
+
+
+def pasted(root: Path, command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run what a finding says as somebody who pastes it into a shell, with the name of a file put in."""
+    program = folder / "prontodb"
+    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m prontodb "$@"\n')
+    program.chmod(0o755)
+    path = f"{folder}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path, "PRONTODB_HOME": str(root), "PYTHONPATH": os.getcwd()}
+    command = command.replace("FILE", shlex.quote(str(folder / "saved")))
+    return subprocess.run(
+        ["bash", "-c", command], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
 
 
 @pytest.mark.parametrize("step", ["_mode", "_wal"])

@@ -91,7 +91,7 @@ def forge(root: Path, statement: str) -> None:
 def test_a_forged_keystore_is_named_and_the_next_one_is_looked_at(root: Path, statement: str) -> None:
     fill(root, "agent1/prod", {"k": "v"})
     fill(root, "agent2/test", {"k": "v"})
-    (root / "addresses" / "agent2" / "test" / "metadata.json").write_text("{")
+    (root / "addresses" / "agent2" / "test" / "keystore.db").write_bytes(b"\x07" * 40_000)
     forge(root, statement)
     for deep in (False, True):
         findings = visit(root, deep=deep, repair=deep).findings
