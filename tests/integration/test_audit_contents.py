@@ -57,7 +57,10 @@ FORGE = "UPDATE kvstore SET value = 'forged', checksum = ? WHERE namespace_key =
 DROP = "DELETE FROM kvstore WHERE namespace_key = 'key4'"
 
 
-@pytest.fixture(params=["plain", "encrypted"])
+BY_HAND = pytest.param("encrypted", marks=pytest.mark.plain("encrypts by itself, and has keys of its own"))
+
+
+@pytest.fixture(params=["plain", BY_HAND])
 def hands(request: pytest.FixtureRequest, root: Path) -> Hands:
     return Hands(root, sealed.key_file(root.parent) if request.param == "encrypted" else None)
 
@@ -181,7 +184,7 @@ def test_what_could_not_be_looked_at_is_counted_in_the_last_line_and_is_not_well
     assert WELL not in cli("audit", "verify", "agent/other").err
 
 
-@pytest.mark.parametrize("hands", ["encrypted"], indirect=True)
+@pytest.mark.parametrize("hands", [BY_HAND], indirect=True)
 def test_without_the_key_the_last_line_does_not_say_that_all_is_well(cli: Cli, hands: Hands, root: Path) -> None:
     outcome = Cli(root)("audit", "verify")
     assert outcome.code == 1
