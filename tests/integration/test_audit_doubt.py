@@ -72,6 +72,7 @@ async def test_an_entry_of_no_revision_is_not_taken_for_one_older_than_the_journ
     assert findings(cli) == [(ENTRY, revision)]
 
 
+@pytest.mark.plain("it edits the bytes of the file itself")
 async def test_a_damaged_index_is_named_though_every_entry_is_as_its_record_says(kept: Path, cli: Cli) -> None:
     tampered(kept)
     [(page,)] = looked(kept, "SELECT rootpage FROM sqlite_master WHERE name = 'sqlite_autoindex_kvstore_1'")
@@ -155,6 +156,7 @@ async def test_settings_whose_records_are_pruned_accuse_nobody(kept: Path, cli: 
     assert findings(cli) == []
 
 
+@pytest.mark.plain("it puts the file of another address there, which another secret opens")
 async def test_without_anchors_a_keystore_that_no_backup_knows_is_told_and_gets_no_anchor(kept: Path, cli: Cli) -> None:
     await recorded(kept, address=OTHER)
     cli.ok("backup", "create")
