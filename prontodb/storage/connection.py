@@ -400,6 +400,10 @@ def translated(error: Exception, path: str) -> ProntoError:
     if name.startswith("SQLITE_READONLY"):
         return ReadOnlyError(f"{place} cannot be written here; reading still works")
     if name.startswith("SQLITE_CANTOPEN"):
+        if os.path.lexists(path) and not os.access(path, os.R_OK | os.W_OK):
+            from prontodb.storage.permissions import way_in
+
+            return UnavailableError(f"no permission for {place}; {way_in(path)}")
         return UnavailableError(f"cannot open {place}; it is gone, or this user has no right to it")
     if name.startswith("SQLITE_TOOBIG"):
         return UnavailableError(f"a row of {place} is over SQLite's own limit")

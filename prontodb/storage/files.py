@@ -25,10 +25,10 @@ from prontodb.storage.permissions import (
     OTHERS_ANY,
     check_ours,
     command,
-    given_over,
     make_folder,
     moved_away,
     unlinked,
+    way_in,
 )
 
 __all__ = ["CLOSED_TO_OTHERS", "FILE_MODE", "FOLDER_MODE"]
@@ -73,18 +73,10 @@ def translated(error: OSError, path: str) -> ProntoError:
         if confined.is_kept_out(path):
             return confined.sandboxed(path)
     if error.errno in (errno.EACCES, errno.EPERM):
-        return UnavailableError(f"no permission for {place}; run as its owner {_owner_hint(path)}")
+        return UnavailableError(f"no permission for {place}; {way_in(path)}")
     if error.errno in (errno.EMFILE, errno.ENFILE):
         return UnavailableError(f"cannot open {place}: {what}; raise 'ulimit -n' or lower max_open_keystores")
     return UnavailableError(f"cannot use {place}: {what}")
-
-
-def _owner_hint(path: str) -> str:
-    try:
-        owner, us = os.lstat(path).st_uid, os.geteuid()
-    except OSError:
-        return "(see 'ls -ld' on it and the folders above it)"
-    return f"(uid {owner})" + ("" if owner == us else f", or have root give it over: {given_over(path)}")
 
 
 def _entered(path: str, flags: int, name: str, dir_fd: int | None = None) -> Folder:

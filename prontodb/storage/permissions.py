@@ -29,6 +29,45 @@ def given_over(path: str) -> str:
     return command(f"chown -R {os.geteuid()}", path)
 
 
+def way_in(path: str) -> str:
+    """Return what to do where the system gives us no permission for a path, as far as can be told by looking."""
+    seen, found, is_missing = path, None, False
+    while found is None:
+        try:
+            found = os.lstat(seen)
+        except OSError as error:
+            is_missing = isinstance(error, FileNotFoundError)
+            if os.path.dirname(seen) in ("", seen):
+                return "see 'ls -ld' on it and the folders above it"
+            seen = os.path.dirname(seen)
+    us, above = os.geteuid(), os.path.dirname(seen)
+    if seen == path and found.st_uid == us and _has_all(found) and above:
+        # We may do all with the thing itself: it is the folder in which it would change.
+        seen, found = above, os.lstat(above)
+    if found.st_uid == us:
+        if _has_all(found):
+            return f"see 'ls -ld {_quoted(seen)}' and 'lsattr -d {_quoted(seen)}'"
+        mode = FOLDER_MODE if stat.S_ISDIR(found.st_mode) else FILE_MODE
+        return f"give yourself the rights with: {command(f'chmod {mode:o}', seen)}"
+    if is_missing:
+        return (
+            f"it does not exist, and uid {us} may not make it in {shown(seen)}; name another folder as the root, with "
+            "--root or PRONTODB_HOME"
+        )
+    if seen == path:
+        return f"run as its owner (uid {found.st_uid}), or have root give it over: {given_over(path)}"
+    # What lies above need not be ours at all: nobody is told to take it over.
+    return (
+        f"run as the owner of {shown(seen)} (uid {found.st_uid}), or name another folder as the root, with --root or "
+        "PRONTODB_HOME"
+    )
+
+
+def _has_all(found: os.stat_result) -> bool:
+    wanted = FOLDER_MODE if stat.S_ISDIR(found.st_mode) else FILE_MODE
+    return found.st_mode & wanted == wanted
+
+
 def moved_away(path: str) -> str:
     """Return the command that moves what is in the way aside, and touches neither what it leads to nor its contents."""
     return f"mv {_quoted(path)} {_quoted(path + '.aside')}"

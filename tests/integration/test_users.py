@@ -189,3 +189,35 @@ def test_root_that_may_neither_give_nor_take_files_is_told_so_in_one_line(root: 
         assert "chown -R 0" in err
     os.chown(keystore, 0, -1)
     assert bounded("get", "k") == (0, "v", "")
+
+
+@as_root
+@pytest.mark.parametrize(
+    "below", ["addresses", "addresses/secret_agent/plan", "addresses/secret_agent/plan/keystore.db", "registry"]
+)
+def test_an_owner_who_took_all_rights_from_himself_is_told_how_to_give_them_back(below: str) -> None:
+    with reachable_root() as root:
+        give(root, ALICE)
+        assert by(ALICE, root, WRITE) == [(0, "")]
+        path = root / below
+        was = path.stat().st_mode & 0o777
+        path.chmod(0)
+        for command in (WRITE, READ, ["backup", "create"]):
+            ((code, text),) = by(ALICE, root, command)
+            if code == 0:
+                assert (command, below) == (READ, "registry"), text
+                continue
+            assert code == 1
+            assert f"chmod {was:o} {path}" in text
+            assert "run as its owner" not in text
+        subprocess.run(["bash", "-c", f"chmod {was:o} {path}"], check=True)
+        assert by(ALICE, root, READ) == [(0, "hush")]
+
+
+@as_root
+def test_a_home_that_does_not_exist_and_cannot_be_made_says_how_another_root_is_named() -> None:
+    ((code, text),) = by(ALICE, Path("/nonexistent/.prontodb"), WRITE)
+    assert code == 1
+    assert "'/nonexistent" in text
+    assert "name another folder as the root, with --root or PRONTODB_HOME" in text
+    assert "run as" not in text
