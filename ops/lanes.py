@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -41,7 +42,7 @@ class _Run:
     """One pytest under way, and what is known of it from its output."""
 
     def __init__(self, lane: str, title: str, args: Sequence[str], place: Path, cwd: Path) -> None:
-        self.lane, self.title = lane, title
+        self.lane, self.title, self.place = lane, title, place
         self._unfinished = b""  # the line that has no end yet: pytest names a test when it begins
         self._report: list[str] | None = None  # the lines from the first heading on
         self._percent, self._test = 0, ""
@@ -146,6 +147,7 @@ def _drive(
 ) -> bool:
     started = {name: _runs(name, all_args, place, cwd) for name, all_args in lanes.items()}
     outcomes: list[str] = []
+    removing: list[threading.Thread] = []
     passed = True
     running += [next(runs) for runs in started.values()]
     beat_at = time.monotonic() + heartbeat_s
@@ -155,12 +157,19 @@ def _drive(
             running.remove(run)
             outcomes.append(run.report())
             # A red run does not keep the next one from being made: all that fails is wanted at once.
-            passed = passed and run.process.returncode == 0
+            if run.process.returncode == 0:
+                # Beside what still runs: there are enough files for half a minute.
+                removing.append(threading.Thread(target=shutil.rmtree, args=(run.place, True)))
+                removing[-1].start()
+            else:
+                passed = False
             running += [following for following in [next(started[run.lane], None)] if following is not None]
         if time.monotonic() >= beat_at:
             beat_at = time.monotonic() + heartbeat_s
             _say(*(run.where() for run in running))
     _say(*sorted(outcomes))
+    for thread in removing:
+        thread.join()
     return passed
 
 

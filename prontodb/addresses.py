@@ -117,7 +117,7 @@ class AddressBook:
     # The list
 
     def _finish_leftovers(self) -> None:
-        self._lifecycle.settle()
+        self._lifecycle.tell.settle()
         for address in self._lifecycle.leftovers():
             try:
                 done = self._lifecycle.heal(address, wait_s=0)

@@ -38,11 +38,11 @@ def left_by_crashes(lifecycle: Lifecycle) -> Iterator[Problem]:
             return "; ".join(lifecycle.heal(address, wait_s=0)) or f"{address} was healed by somebody else"
 
         yield warning(f"a crash left addresses/{address.user}/{name}", REPAIR, heal)
-    for address in dict.fromkeys(lifecycle.due()):
+    for address in dict.fromkeys(lifecycle.tell.due()):
 
         def settle(address: Address = address) -> str:
-            lifecycle.settle()
-            if address in lifecycle.due():
+            lifecycle.tell.settle()
+            if address in lifecycle.tell.due():
                 raise BusyError(f"the anchors of {address} cannot follow now: the registry is in use; try again")
             return f"the anchors of {address} follow what was done to it"
 

@@ -6,7 +6,8 @@ addresses (sorted), then creation locks (sorted), then the registry's own.
 
 from __future__ import annotations
 
-from prontodb.engine.sqlite import belonging, ciphers, fencing, folders, metadata, opening, writing
+from prontodb.engine.sqlite import belonging, ciphers, fencing, folders, metadata, writing
+from prontodb.engine.sqlite.telling import Telling
 from prontodb.errors import (
     AddressBusyError,
     AddressExistsError,
@@ -29,51 +30,14 @@ from prontodb.storage.files import check_file_system, make_root, open_root
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from typing import Protocol
 
     from prontodb.engine.sqlite.context import Target
+    from prontodb.engine.sqlite.telling import Registrar
     from prontodb.model.clock import Clock
-    from prontodb.model.history import Mark
     from prontodb.model.layout import Layout
     from prontodb.model.secret import Secret
     from prontodb.storage.connection import Connection
     from prontodb.storage.files import Folder
-
-    class Registrar(Protocol):
-        """Who keeps the index of addresses. It can be rebuilt: what is told of a change that is made never raises.
-
-        What announces one does on a full disk, since nothing could be noted of it afterwards, either.
-        """
-
-        def created(self, address: Address, at_ms: int | None) -> None:
-            """The address exists since `at_ms`; None: as far as is known already."""
-
-        def deleting(self, address: Address, mark: Mark | None, at_ms: int) -> None:
-            """The address is about to go."""
-
-        def stays(self, address: Address) -> None:
-            """The address was about to go, or to be renamed, and does not."""
-
-        def deleted(self, address: Address) -> None:
-            """The address is gone."""
-
-        def renaming(self, old: Address, new: Address, mark: Mark | None, at_ms: int) -> None:
-            """`old` is about to become `new`."""
-
-        def renamed(self, old: Address, new: Address) -> None:
-            """`old` is `new` now."""
-
-        def placing(self, address: Address, mark: Mark, at_ms: int) -> None:
-            """Another keystore is about to be put there."""
-
-        def placed(self, address: Address, mark: Mark, at_ms: int) -> None:
-            """Another keystore lies at the address now, on purpose: there its history stands."""
-
-        def due(self) -> list[Address]:
-            """The addresses whose change is not noted yet, though nobody is at it any more."""
-
-        def settle(self, where_is: Callable[[Address], str | None]) -> int:
-            """Make up for what was done and not noted: by a kill, or since the registry was locked."""
 
 
 FAILPOINT: list[Callable[[str], None]] = []
@@ -118,7 +82,8 @@ class Lifecycle:
         one_shot: bool,
         unsafe_file_system: bool = False,
     ) -> None:
-        self.layout, self._clock, self._registrar = layout, clock, registrar
+        self.layout, self._clock = layout, clock
+        self.tell = Telling(layout, clock, registrar, wait_s)
         self._wait_s, self._one_shot, self._unsafe = wait_s, one_shot, unsafe_file_system
 
     def prepare_root(self) -> None:
@@ -269,8 +234,8 @@ class Lifecycle:
         """Finish what a crash left of an address that is about to be made: a deletion has its end in the registry."""
         trashed = folders.is_trashed(self.layout, address)
         folders.remove_remains(self.layout, address)
-        if trashed and self._registrar is not None and not folders.exists(self.layout, address):
-            self._registrar.deleted(address)
+        if trashed and not folders.exists(self.layout, address):
+            self.tell.deleted(address)
 
     def _build(
         self, address: Address, fill: Callable[[str, Secret | None], None] | None, encrypted: bool | None
@@ -296,8 +261,7 @@ class Lifecycle:
                 belonging.take_back(self.layout, address, secret)
             raise
         step("create.published")
-        if self._registrar is not None:
-            self._registrar.created(address, at_ms)
+        self.tell.created(address, at_ms)
         event("address.created", address=address)
         step("create.registered")
         reserve.keep(self.layout)
@@ -313,9 +277,8 @@ class Lifecycle:
             folders.remove_remains(self.layout, address)
             records = belonging.records_of(self.layout, address)  # or nothing is deleted
             found = folders.exists(self.layout, address)
-            if found and self._registrar is not None:
-                self.settle()
-                self._registrar.deleting(address, self._mark_of(address), self._clock.wall_ms())
+            if found:
+                self.tell.deleting(address)
             try:
                 # Before the address itself: what a restore put aside would else take its place again.
                 folders.forget_kept(self.layout, address)
@@ -327,8 +290,7 @@ class Lifecycle:
             step("delete.shredded")
             folders.to_trash(self.layout, address)
             step("delete.moved")
-            if self._registrar is not None:
-                self._registrar.deleted(address)
+            self.tell.deleted(address)
             step("delete.forgotten")
             folders.remove_remains(self.layout, address)
             step("delete.emptied")
@@ -340,8 +302,8 @@ class Lifecycle:
 
     def _stays(self, address: Address) -> None:
         """Take back that an address goes: what marks it as going must not outlive that."""
-        if self._registrar is not None and self.exists(address):
-            self._registrar.stays(address)
+        if self.exists(address):
+            self.tell.stays(address)
 
     def _shred(self, address: Address, records: list[str]) -> None:
         """Destroy the key records of an address: what is encrypted is gone with them, backups as well."""
@@ -392,9 +354,7 @@ class Lifecycle:
                 raise AddressExistsError(f"address {new} exists already; delete it or choose another name")
             folders.check_no_twin(self.layout, new, old)
             records = belonging.records_of(self.layout, old)
-            if self._registrar is not None:
-                self.settle()
-                self._registrar.renaming(old, new, self._mark_of(old), self._clock.wall_ms())
+            self.tell.renaming(old, new)
             step("rename.marked")
             try:
                 for record in records:
@@ -407,8 +367,7 @@ class Lifecycle:
             folders.move(self.layout, old, new)
             step("rename.moved")
             belonging.settle(self.layout, new, records)
-            if self._registrar is not None:
-                self._registrar.renamed(old, new)
+            self.tell.renamed(old, new)
             event("address.renamed", address=old, new=new)
             step("rename.registered")
             folders.remove_empty_user(self.layout, old.user)
@@ -457,7 +416,7 @@ class Lifecycle:
                 with self.hold_creation(address.user, f"{purpose} {address}"):
                     if not folders.exists(self.layout, address):
                         folders.check_no_twin(self.layout, address)
-                    self.tell_placing(address, staged.folder, secret)
+                    self.tell.placing(address, staged.folder, secret)
                     old = staged.replace(self._clock.wall_ms(), lambda: step("restore.aside"))
             except BaseException:
                 if folders.exists(self.layout, address):
@@ -471,9 +430,8 @@ class Lifecycle:
                     belonging.take_back(self.layout, address, new)
                 raise
             step("restore.placed")
-            if self._registrar is not None:
-                self._registrar.created(address, created_at_ms)
-                self.tell_placed(address)
+            self.tell.created(address, created_at_ms)
+            self.tell.placed(address)
             event(f"address.{done}", address=address, kept=old)
             step("restore.registered")
             return old
@@ -486,63 +444,6 @@ class Lifecycle:
             return ciphers.secret_for_restore(self.layout, address, None, now_ms, like)
         with folder:
             return ciphers.secret_for_restore(self.layout, address, folder, now_ms, like)
-
-    def _mark_of(self, address: Address) -> Mark | None:
-        """Return where the history at an address stands; None when that cannot be read."""
-        from prontodb.engine.sqlite.snapshot import mark_of
-
-        try:
-            mark, _ = opening.read(self.layout, address, mark_of, busy_timeout_ms=round(self._wait_s * 1_000))
-        except ProntoError:
-            return None
-        return mark
-
-    def due(self) -> list[Address]:
-        """Return the addresses whose change the registry does not know of, though nobody is at it any more."""
-        return [] if self._registrar is None else self._registrar.due()
-
-    def settle(self) -> int:
-        """Have the registry follow what was done to addresses and not noted; return how many changes those were."""
-        from prontodb.engine.sqlite.snapshot import incarnation_at
-
-        if self._registrar is None:
-            return 0
-        return self._registrar.settle(lambda address: incarnation_at(self.layout, address))
-
-    def tell_placing(self, address: Address, folder: Folder, secret: Secret | None) -> None:
-        """Tell which keystore is about to be put at an address: a kill right after must not make it look swapped."""
-        from prontodb.engine.sqlite.snapshot import mark_in
-
-        if self._registrar is None:
-            return
-        self.settle()
-        try:
-            mark = mark_in(folder, secret)
-        except ProntoError as error:
-            event("address.not_anchored", address=address, reason=str(error))
-        else:
-            self._registrar.placing(address, mark, self._clock.wall_ms())
-
-    def _tell_placing_kept(self, address: Address, folder: Folder) -> None:
-        try:
-            secret = ciphers.secret_in(self.layout, folder, address)
-        except ProntoError as error:
-            event("address.not_anchored", address=address, reason=str(error))
-        else:
-            self.tell_placing(address, folder, secret)
-
-    def tell_placed(self, address: Address) -> None:
-        """Tell where the history of what was put at an address stands: else it would look as if swapped by hand."""
-        from prontodb.engine.sqlite.snapshot import mark_of
-
-        try:
-            busy_ms = round(self._wait_s * 1_000)
-            mark, _ = opening.read(self.layout, address, mark_of, busy_timeout_ms=busy_ms)
-        except ProntoError as error:
-            event("address.not_anchored", address=address, reason=str(error))
-        else:
-            if self._registrar is not None:
-                self._registrar.placed(address, mark, self._clock.wall_ms())
 
     def undo_restore(self, address: Address, *, redo: bool = False) -> bool:
         """Change an address with what its last restore put aside, or with `redo` its last undo; False without one.
@@ -562,14 +463,13 @@ class Lifecycle:
             if staged is None:
                 return False
             try:
-                self._tell_placing_kept(address, staged.folder)
+                self.tell.placing_kept(address, staged.folder)
                 staged.replace(self._clock.wall_ms(), lambda: step("undo.aside"), undone=not redo)
             finally:
                 staged.close()
             step("undo.placed")
-            if self._registrar is not None:
-                self._registrar.created(address, folders.created_at_ms(self.layout, address))
-                self.tell_placed(address)
+            self.tell.created(address, folders.created_at_ms(self.layout, address))
+            self.tell.placed(address)
             event("address.restore_undone", address=address, redo=redo)
             return True
 
@@ -584,9 +484,9 @@ class Lifecycle:
         with self.hold_all(f"heal {address}", address, wait_s=wait_s):
             trashed = folders.is_trashed(self.layout, address)
             done = folders.remove_remains(self.layout, address)
-            if trashed and self._registrar is not None and not folders.exists(self.layout, address):
+            if trashed and not folders.exists(self.layout, address):
                 # A power cut may take back what the registry knew of the deletion; the trash is its record too.
-                self._registrar.deleted(address)
+                self.tell.deleted(address)
             folders.remove_empty_user(self.layout, address.user)
             return done
 

@@ -144,7 +144,7 @@ class Resealing:
             staged.folder.create(METADATA_FILE, metadata.image(*about, name))
             step(f"{self._what}.staged")
             with self._lifecycle.hold_creation(address.user, f"{self._what} {address}"):
-                self._lifecycle.tell_placing(address, staged.folder, secret)
+                self._lifecycle.tell.placing(address, staged.folder, secret)
                 if self._what == ENCRYPT or self._drop_older:
                     # Before the change: what was put aside is plain, or under a secret that is about to be forgotten.
                     self._forgotten = folders.forget_kept(self._layout, address)
@@ -157,5 +157,5 @@ class Resealing:
                 folders.remove_remains(self._layout, address)
             raise
         step(f"{self._what}.placed")
-        self._lifecycle.tell_placed(address)
+        self._lifecycle.tell.placed(address)
         return digest
