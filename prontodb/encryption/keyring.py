@@ -174,7 +174,8 @@ class Keyring:
         if address is not None and str(address) not in record.addresses:
             raise SecretError(
                 f"the metadata of {address} names {record}, which is not its own; if its folder was moved or copied by "
-                f"hand: put it back as {record.address}, then 'prontodb address rename' or 'prontodb copy'"
+                f"hand: put it back as {record.address}, then 'prontodb address rename' or 'prontodb copy'; if only "
+                "its metadata.json was: remove that, then 'prontodb doctor --repair'"
             )
         return self.keys(record).secret(parsed[1])
 

@@ -113,6 +113,16 @@ def test_metadata_of_a_keystore_that_nobody_brought_the_key_for_is_left(root: Pa
     assert not metadata_of(root).exists()
 
 
+def test_metadata_of_another_address_open_nothing_and_are_made_anew_once_they_are_gone(root: Path, cli: Cli) -> None:
+    store(cli, encrypted=True)
+    cli.ok("address", "create", "agent1/other", "--encrypt")
+    metadata_of(root).write_bytes((root / "addresses" / "agent1" / "other" / "metadata.json").read_bytes())
+    assert "remove that, then 'prontodb doctor --repair'" in cli.fails(*HERE, "get", "k")
+    metadata_of(root).unlink()
+    assert "made the metadata of agent1/prod anew" in told(cli, "--repair")
+    assert cli.ok(*HERE, "get", "k").text == "V1"
+
+
 def test_metadata_of_a_newer_format_is_named_and_left(root: Path, cli: Cli) -> None:
     store(cli, encrypted=False)
     path = metadata_of(root)
