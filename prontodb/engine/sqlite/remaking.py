@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import time
 from typing import TYPE_CHECKING
 
 from prontodb.engine.sqlite import ciphers, metadata, opening
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from prontodb.storage.files import Folder
 
 ASIDE = ".aside"
-"""The end of the name of what stood in the place of the metadata: `metadata.json.TIME.aside`."""
+"""The end of the name of what stood in the place of the metadata: `metadata.json.NUMBER.aside`."""
 
 
 def wrong(layout: Layout, address: Address) -> str | None:
@@ -107,6 +106,6 @@ def _put_aside(folder: Folder) -> str | None:
     found = folder.stat(METADATA_FILE)
     if found is None or not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
         return None
-    name = f"{METADATA_FILE}.{time.time_ns()}{ASIDE}"
+    name = f"{METADATA_FILE}.{int.from_bytes(os.urandom(6))}{ASIDE}"
     folder.rename(METADATA_FILE, name)
     return f"{folder.path}/{name}"
