@@ -1,0 +1,1 @@
+"""Faults that are made on purpose, one file each; `FAULTS` has them all by name."""
