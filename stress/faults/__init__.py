@@ -1,1 +1,24 @@
 """Faults that are made on purpose, one file each; `FAULTS` has them all by name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .kill import Kill
+from .orders import Abandon, Cancel
+from .stop import Stop
+from .takeover import Takeover
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .fault import Fault
+
+FAULTS: dict[str, Callable[[], Fault]] = {
+    "kill": Kill,
+    "stop": Stop,
+    "cancel": Cancel,
+    "abandon": Abandon,
+    "takeover": Takeover,
+}
+"""What can be asked for, in the order in which people should read it."""
