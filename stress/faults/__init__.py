@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .calls import FailingWrites, ReadOnly
 from .kill import Kill
 from .orders import Abandon, Cancel
 from .stop import Stop
@@ -20,5 +21,7 @@ FAULTS: dict[str, Callable[[], Fault]] = {
     "cancel": Cancel,
     "abandon": Abandon,
     "takeover": Takeover,
+    "failing-writes": FailingWrites,
+    "read-only": ReadOnly,
 }
 """What can be asked for, in the order in which people should read it."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import anyio
 
 from stress.faults.fault import LiveAgent
 from stress.history import Recorder
@@ -98,3 +101,12 @@ def agent_of(started: subprocess.Popen[str], process: str = "agent01-1", **facts
 def state_of(pid: int) -> str:
     """The kernel's letter for what a process does: R, S, T (stopped), t (traced)."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+async def until(look: Callable[[], int]) -> int:
+    """Wait until `look` finds something, and return it; the kernel sets no event when it stops or traces a process."""
+    until_s = time.monotonic() + PATIENCE_S
+    while not (found := look()):
+        assert time.monotonic() < until_s, "it did not come"
+        await anyio.sleep(0.002)
+    return found

@@ -14,7 +14,7 @@ from stress.faults.fault import LiveAgent
 from stress.faults.kill import Kill
 from stress.faults.orders import Abandon, Cancel
 from stress.faults.stop import Stop
-from tests.unit.stress.fields import PATIENCE_S, agent_of, child, ground_at, state_of
+from tests.unit.stress.fields import PATIENCE_S, agent_of, child, ground_at, state_of, until
 
 # Counts up as long as it is asked.
 COUNT = """
@@ -22,12 +22,6 @@ print("ready", flush=True)
 for line in iter(input, ""):
     print(line, flush=True)
 """
-
-
-async def until_state(pid: int, states: str) -> None:
-    with anyio.fail_after(PATIENCE_S):
-        while state_of(pid) not in states:  # noqa: ASYNC110 - the kernel sets no event
-            await anyio.sleep(0.002)
 
 
 async def test_an_agent_that_is_killed_was_known_to_die_before_it_was_announced(tmp_path: Path) -> None:
@@ -52,7 +46,7 @@ async def test_a_stopped_agent_stands_still_is_held_and_goes_on_afterwards(tmp_p
     with child(COUNT) as started, ground_at(tmp_path, agent_of(started)) as ground:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(Stop().make, ground, Random(1))
-            await until_state(started.pid, "T")
+            await until(lambda: state_of(started.pid) == "T")
             assert ground.agents() == []
         assert state_of(started.pid) != "T"
         assert (ground.was_held, ground.ended, len(ground.agents())) == (["agent01-1"], ["stop"], 1)
@@ -64,7 +58,7 @@ async def test_a_stop_that_is_cancelled_lets_the_agent_go_on(tmp_path: Path) -> 
     with child(COUNT) as started, ground_at(tmp_path, agent_of(started), limit_s=PATIENCE_S * 100) as ground:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(Stop().make, ground, Random(1))
-            await until_state(started.pid, "T")
+            await until(lambda: state_of(started.pid) == "T")
             tasks.cancel_scope.cancel()
         assert started.communicate("on\n\n", PATIENCE_S)[0] == "on\n"
 
@@ -73,7 +67,7 @@ async def test_an_agent_that_ends_while_it_is_stopped_is_no_error(tmp_path: Path
     with child(COUNT) as started, ground_at(tmp_path, agent_of(started)) as ground:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(Stop().make, ground, Random(1))
-            await until_state(started.pid, "T")
+            await until(lambda: state_of(started.pid) == "T")
             started.kill()
             started.wait(PATIENCE_S)
         assert ground.ended == ["stop"]
