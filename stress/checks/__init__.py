@@ -1,0 +1,1 @@
+"""Checkers: each judges the history and the aftermath by one family of promises; pure, one file each."""
