@@ -1,1 +1,29 @@
-"""Checkers: each judges the history and the aftermath by one family of promises; pure, one file each."""
+"""The checkers, one file each, pure; `CHECKS` has them all by name, in the order in which a report shows them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from . import acknowledged, backups, counters, endings, errors, expiry, fences, holders, isolation, registry
+from . import soundness, transactions
+
+if TYPE_CHECKING:
+    from ..verdict import Check
+
+CHECKS: dict[str, Check] = {
+    each.NAME: each.check
+    for each in (
+        isolation,
+        acknowledged,
+        counters,
+        transactions,
+        holders,
+        fences,
+        expiry,
+        backups,
+        registry,
+        soundness,
+        errors,
+        endings,
+    )
+}
