@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .calls import FailingWrites, ReadOnly
+from .disk import FullDisk
 from .kill import Kill
 from .orders import Abandon, Cancel
 from .stop import Stop
@@ -21,6 +22,7 @@ FAULTS: dict[str, Callable[[], Fault]] = {
     "cancel": Cancel,
     "abandon": Abandon,
     "takeover": Takeover,
+    "full-disk": FullDisk,
     "failing-writes": FailingWrites,
     "read-only": ReadOnly,
 }
