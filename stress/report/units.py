@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import unicodedata
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _DURATIONS = ((1e-6, "µs"), (1e-3, "ms"), (1.0, "s"))
 _SIZES = ("B", "KiB", "MiB", "GiB", "TiB")
@@ -34,7 +38,7 @@ def seconds(value: float | None) -> str:
     """Return a duration given in seconds."""
     if value is None:
         return NONE
-    return f"{value:,.0f} s" if value >= _MANY_S else duration(value * 1e6)
+    return f"{value:,.0f} s" if value >= _MANY_S or not value else duration(value * 1e6)
 
 
 def moment(value: float) -> str:
@@ -57,6 +61,11 @@ def percent(share: float) -> str:
     if 0 < share < 0.0001:
         return "< 0.01 %"
     return f"{digits(share * 100)} %" if share < 0.9995 or share == 1 else "> 99.9 %"
+
+
+def index(value: float) -> str:
+    """Return a figure between 0 and 1, cut and not rounded: only 1 is 1."""
+    return f"{int(value * 1_000 + 1e-6) / 1_000:.3f}"
 
 
 def size(size_bytes: float | None) -> str:
@@ -86,3 +95,18 @@ def clean(text: object, *, lines: bool = False) -> str:
 
 def _escape(letter: str) -> str:
     return letter.encode("unicode_escape").decode()
+
+
+def figure(value: float | None, unit: str) -> str:
+    """Return a figure in the form that its unit asks for."""
+    if value is None:
+        return NONE
+    forms: dict[str, Callable[[float], str]] = {
+        "us": duration,
+        "s": seconds,
+        "ops/s": lambda rate: f"{digits(rate)}/s",
+        "%": lambda hundredths: percent(hundredths / 100),
+        "operations": count,
+        "index": index,
+    }
+    return forms.get(unit, "{:.2f}".format)(value)

@@ -211,7 +211,12 @@ def bad_run() -> dict[str, Any]:
     leaky.faults.append(Fault(name=HOSTILE, target=HOSTILE, at_ns=BEGAN_NS, text=HOSTILE))
     scenes = [
         scene(made=leaky, verdicts=verdicts(broken_verdict()), skipped_faults={HOSTILE: HOSTILE}, notes=(HOSTILE,)),
-        scene("contention", busy_history(agents=5, faults=3), verdicts=verdicts(), question=HOSTILE),
+        scene(
+            "contention",
+            busy_history(agents=5, faults=3),
+            question=HOSTILE,
+            plan=Plan(scenarios=("contention",), agents=5, seed=7),
+        ),
     ]
     return run(*scenes)
 

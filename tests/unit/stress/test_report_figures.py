@@ -211,7 +211,9 @@ def test_both_designs_are_compared_when_both_ran() -> None:
     own, shared = data["scenarios"]
     done = sum(row["count"] for row in own["latency"] if row["op"] in ("get", "set", "raise"))
     assert rows["acknowledged get, set and raise"]["own"] == round(done / 60, 1)
-    assert rows["set, p99.9"]["shared"] == next(row for row in shared["latency"] if row["op"] == "set")["p999_us"]
+    assert rows["set, p99"]["shared"] == next(row for row in shared["latency"] if row["op"] == "set")["p99_us"]
+    # Of fewer than a thousand values nobody can tell what one in a thousand takes.
+    assert rows["set, p99.9"]["shared"] is None
     assert rows["failed transactions"]["own"] > 0
     assert comparison([own]) is None
     assert bad_run()["comparison"] is None
