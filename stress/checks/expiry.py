@@ -205,11 +205,11 @@ class _Judge:
         if value is None:
             left = milliseconds(lives_until_ns - until_ns)
             why = " after the wall clock was set right again" if promise == NEVER_BY_CLOCK else ""
-            what = "renewed" if base.operation.op == RENEW else f"lent as '{base.operation.argument[0]}'"
+            what = "renewed it" if base.operation.op == RENEW else f"lent it as '{base.operation.argument[0]}'"
             self._tally.violate(
                 promise,
                 f"{read.process} found nothing under {key} at {read.address}{why}, though {base.operation.process} had "
-                f"{what} it, and it had at least {left} to live",
+                f"{what}, and it had at least {left} to live",
                 base.operation,
                 read,
             )

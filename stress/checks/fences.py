@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import defaultdict
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from ..history import CAS, DELETE, LEND, OK, RAISE, RENEW, SET, SET_MANY, TRANSACT
@@ -93,7 +94,7 @@ def _fence(stay: Stay, order: list[Stay]) -> Fence | None:
         if eviction.outcome == OK and eviction.returned_ns is not None
     ]
     later = bisect_left(order, stay.opened_ns + 1, key=lambda other: other.opened_ns)
-    heir = next((other for other in order[later:] if _is_newer(other, stay)), None)
+    heir = next((other for other in islice(order, later, None) if _is_newer(other, stay)), None)
     if heir is not None:
         text = f"{heir.opened.process} had opened exclusive session {heir.session} there"
         fences.append(Fence(by=heir.opened, at_ns=heir.opened_ns, text=text))
