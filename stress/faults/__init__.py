@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .calls import FailingWrites, ReadOnly
+from .clock import Clock
 from .disk import FullDisk
 from .kill import Kill
 from .orders import Abandon, Cancel
+from .removed import Locks, Registry
 from .stop import Stop
 from .takeover import Takeover
 
@@ -25,5 +27,8 @@ FAULTS: dict[str, Callable[[], Fault]] = {
     "full-disk": FullDisk,
     "failing-writes": FailingWrites,
     "read-only": ReadOnly,
+    "clock": Clock,
+    "locks": Locks,
+    "registry": Registry,
 }
 """What can be asked for, in the order in which people should read it."""
