@@ -20,6 +20,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
+from itertools import accumulate
 from typing import TypeAlias
 
 from .steps import Need, Special, State, Step
@@ -51,15 +52,16 @@ def linearize(
     steps: Iterable[Step],
     *,
     before: frozenset[State] = frozenset(),
-    during: frozenset[State] = frozenset(),
+    meanwhile: Iterable[Step] = (),
     most: int,
 ) -> Result:
     """Look for an order of all certain steps, and any of the others, that begins with an absent key.
 
-    `before` and `during` stand for operations left out: the key begins with any value of `before`, if there are some,
-    and any of `during` may be written at any moment, however often.
+    `before` and `meanwhile` stand for writes left out: the key begins with any value of `before`, if there are some,
+    and each of `meanwhile` may happen from its call to its return, however often and whatever it needs. After `most`
+    configurations the search gives up.
     """
-    search = _Search(list(steps), before, during)
+    search = _Search(list(steps), before, list(meanwhile))
     stack: list[_Configuration] = [(0, _NONE, Special.BEFORE if before else None, _NONE)]
     tried = set(stack)
     furthest = 0
@@ -82,24 +84,29 @@ def in_order(steps: Iterable[Step]) -> list[Step]:
 
 
 class _Search:
-    def __init__(self, steps: list[Step], before: frozenset[State], during: frozenset[State]) -> None:
+    def __init__(self, steps: list[Step], before: frozenset[State], meanwhile: list[Step]) -> None:
         self._steps = in_order(steps)
         self.count = len(self._steps)
         self._candidates = list(_candidates(self._steps))
-        self._loose: dict[State, frozenset[State]] = {Special.BEFORE: before, Special.LOOSE: during}
-        self._is_loose = bool(during)
+        self._loose: dict[State, frozenset[State]] = {Special.BEFORE: before}
         self._seers: dict[State, list[int]] = defaultdict(list)
         for index, step in enumerate(self._steps):
             if step.need == "is":
                 self._seers[step.value].append(index)
         self._maybe = sorted((step for step in steps if not step.is_certain), key=lambda step: step.called)
-        self._once = _written_once(steps, during)
+        self._once = _written_once([*steps, *meanwhile])
         self._writer = {step.gives: index for index, step in enumerate(self._steps) if step.gives in self._once}
         asked_for = {step.value for step in steps if step.need != "any"}
-        self._given = [step.gives if step.gives in asked_for else Special.OTHER for step in self._maybe]
+
+        def given(step: Step) -> State:
+            return step.gives if step.gives in asked_for else Special.OTHER
+
+        self._given = [given(step) for step in self._maybe]
         self._giving: dict[State, list[int]] = defaultdict(list)
-        for helper, given in enumerate(self._given):
-            self._giving[given].append(helper)
+        for helper, state in enumerate(self._given):
+            self._giving[state].append(helper)
+        self._meanwhile = [(step.called, step.returned, given(step)) for step in meanwhile]
+        self._wrote = list(accumulate((step.called if step.is_write else 0 for step in self._steps), max, initial=0))
 
     def after(self, configuration: _Configuration) -> list[_Configuration]:
         """Return what may come next, the best hope first."""
@@ -146,11 +153,23 @@ class _Search:
         """Yield how a step that does not fit would fit, after something that may have happened."""
         first, ahead, state, used = configuration
         step = self._steps[index]
-        helps: list[tuple[State, frozenset[int]]] = [(Special.LOOSE, used)] if self._is_loose else []
+        helps = [(helped, used) for helped in self._loose_states(first, ahead)]
         helps += ((self._given[helper], used | {helper}) for helper in self._helpers(step, state, first, used))
         for helped, now_used in helps:
             if step.fits(helped, self._loose):
                 yield self._done(first, ahead, index, step.gives if step.is_write else helped, now_used)
+
+    def _loose_states(self, first: int, ahead: frozenset[int]) -> Iterable[State]:
+        """Return what the writes left out may have made of the state since the last write that was done."""
+        if not self._meanwhile:
+            return ()
+        until = self._steps[first].returned
+        since = max(
+            [self._wrote[first], *(self._steps[index].called for index in ahead if self._steps[index].is_write)]
+        )
+        return dict.fromkeys(
+            given for called, returned, given in self._meanwhile if called <= until and since <= returned
+        )
 
     def _helpers(self, unfit: Step, state: State, first: int, used: frozenset[int]) -> Iterator[int]:
         """Yield uncertain steps that may happen now; of those that do the same, the one that was called first."""
@@ -181,10 +200,10 @@ class _Search:
         return any(index not in ahead and index != but for index in seers[bisect_left(seers, first) :])
 
 
-def _written_once(steps: list[Step], during: frozenset[State]) -> set[State]:
+def _written_once(steps: list[Step]) -> set[State]:
     """Return the values that, once left, never come again."""
     writes = Counter(step.gives for step in steps if isinstance(step.gives, str))
-    return {value for value, times in writes.items() if times == 1 and value not in during}
+    return {value for value, times in writes.items() if times == 1}
 
 
 def _candidates(steps: list[Step]) -> Iterator[list[int]]:

@@ -30,7 +30,7 @@ MOST_CONFIGURATIONS = 100_000
 """A search over all of one key gives up after so many; one with an answer takes little more than it has steps."""
 MOST_SUSPECTS = 100
 """So many contradictions at sight are looked into; the first that is proven ends the search on that key."""
-MOST_FOR_A_PART = 2_000
+MOST_FOR_A_PART = 5_000
 """A search of a few steps alone gives up after so many configurations."""
 WINDOWS = (8, 16, 32, 64, 128)
 """How many steps before the one that could not be are tried, to show a contradiction by them alone."""
@@ -111,8 +111,8 @@ def _fewest(steps: Sequence[Step], failing: Iterable[Step]) -> list[Step]:
 def _is_impossible(steps: Sequence[Step], part: Iterable[Step]) -> bool:
     """Return whether no order explains this part, whatever the steps left out were.
 
-    Those that had returned before the part began are only its beginning; the others may have written their values at
-    any moment, however often.
+    Those that had returned before the part began are only its beginning; the others may have happened at any moment
+    from their calls to their returns, however often.
     """
     chosen = set(part)
     if not any(step.is_certain for step in chosen):
@@ -120,17 +120,17 @@ def _is_impossible(steps: Sequence[Step], part: Iterable[Step]) -> bool:
     begins = min(step.called for step in chosen)
     ends = max(step.returned for step in chosen if step.is_certain)
     before: set[State] = set()
-    during: set[State] = set()
+    meanwhile: list[Step] = []
     for step in steps:
         if step.is_write and step not in chosen:
             if step.returned < begins:
                 before.add(step.gives)
             elif step.called <= ends:
-                during.add(step.gives)
+                meanwhile.append(step)
     result = linearize(
         chosen,
         before=frozenset(before),
-        during=frozenset(during),
+        meanwhile=meanwhile,
         most=MOST_FOR_A_PART,
     )
     return result.answer is Answer.NO_ORDER

@@ -20,7 +20,6 @@ class Special(Enum):
     SAME = "leaves the state as it is"
     OTHER = "a value that nobody of those looked at asks for"
     BEFORE = "whatever those not looked at had written before"
-    LOOSE = "whatever those not looked at may write meanwhile"
 
 
 State: TypeAlias = str | Special | None
