@@ -46,9 +46,8 @@ def check(history: History, aftermath: Aftermath) -> Verdict:  # noqa: ARG001 - 
         _check_epochs(order, moves, tally)
     lost = sum(fence is not None for fence in fences.values())
     refused = sum(write.error == FENCED for write in history.of(*WRITES))
-    return tally.verdict(
-        f"{lost:,} sessions lost their address or were followed by another; {refused:,} writes were refused"
-    )
+    note = f"sessions that lost their address or were followed by another: {lost:,}; writes refused: {refused:,}"
+    return tally.verdict(*([note] if lost else []))
 
 
 def _check_writes(history: History, sessions: dict[str, Stay], fences: dict[str, Fence | None], tally: Tally) -> None:

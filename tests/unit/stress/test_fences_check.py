@@ -23,7 +23,7 @@ def test_writes_before_the_next_session_and_of_the_next_one_are_clean() -> None:
     made.did("a02-1", "set", "ledger.a02-1.1", "v", 1, at=20, session="s2")
     verdict = judge(check, made)
     assert clean(verdict) == {13: 4}
-    assert verdict.notes == ("1 sessions lost their address or were followed by another; 0 writes were refused",)
+    assert verdict.notes == ("sessions that lost their address or were followed by another: 1; writes refused: 0",)
 
 
 @pytest.mark.parametrize("mode", ["exclusive", "shared"])
@@ -73,7 +73,7 @@ def test_reads_refusals_and_open_calls_are_no_writes() -> None:
     made.did("a01-1", "set", "ledger.3", "v", at=23, session="s1", outcome="open")
     verdict = judge(check, made)
     assert clean(verdict) == {}
-    assert verdict.notes[0].endswith("1 writes were refused")
+    assert verdict.notes[0].endswith("writes refused: 1")
 
 
 def test_a_write_after_being_put_out_is_found() -> None:
