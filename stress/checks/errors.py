@@ -26,8 +26,8 @@ ALWAYS = frozenset(
 )
 """What agents that share an address bring about themselves."""
 EXPLAINED_BY: dict[str, frozenset[str]] = {
-    # A stopped or killed process alone puts nobody out: a session is lost by force, or with its lock file.
-    "FencedError": frozenset({"takeover", "locks", "registry", EVICT}),
+    # A stop, a kill, a lost registry put nobody out that lives: a session is lost by force, or with its lock file.
+    "FencedError": frozenset({"takeover", "locks", EVICT}),
     "SessionNotFoundError": frozenset({"takeover", EVICT}),
     "StorageFullError": frozenset({"full-disk"}),
     # Deadlines go on while a process is stopped: its commit may be done, and the answer too late.
