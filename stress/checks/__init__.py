@@ -10,13 +10,13 @@ if TYPE_CHECKING:
     from ..verdict import Check
 
 CHECKS: dict[str, Check] = {
-    isolation.NAME: isolation.check,
-    holders.NAME: holders.check,
-    fences.NAME: fences.check,
-    expiry.NAME: expiry.check,
-    registry.NAME: registry.check,
-    backups.NAME: backups.check,
-    soundness.NAME: soundness.check,
-    errors.NAME: errors.check,
-    endings.NAME: endings.check,
+    isolation.CHECK: isolation.check,
+    holders.CHECK: holders.check,
+    fences.CHECK: fences.check,
+    expiry.CHECK: expiry.check,
+    registry.CHECK: registry.check,
+    backups.CHECK: backups.check,
+    soundness.CHECK: soundness.check,
+    errors.CHECK: errors.check,
+    endings.CHECK: endings.check,
 }

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..history import History, Operation
     from ..verdict import Verdict
 
-NAME = "errors"
+CHECK = "errors"
 PROMISE = 44
 SHOWN = 5
 """So many operations of each error are shown; the rest is counted."""
@@ -44,7 +44,7 @@ EXPLAINED_BY: dict[str, frozenset[str]] = {
 
 def check(history: History, aftermath: Aftermath) -> Verdict:
     """Check each error that an operation raised: is it ours, and is there a reason for it?"""
-    tally, begun, more = Tally(NAME), _begun(history), Counter[str]()
+    tally, begun, more = Tally(CHECK), _begun(history), Counter[str]()
     explained = _explained(aftermath)
     found: Counter[str] = Counter()
     for operation in history.operations:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..history import History, Operation
     from ..verdict import Verdict
 
-NAME = "fences"
+CHECK = "fences"
 PROMISE = 13
 WRITES = (SET, SET_MANY, TRANSACT, DELETE, CAS, RAISE, LEND, RENEW)
 SAYS_WHETHER = (DELETE, CAS, RENEW)
@@ -37,7 +37,7 @@ class Fence:
 
 def check(history: History, aftermath: Aftermath) -> Verdict:  # noqa: ARG001 - every checker is asked the same way
     """Check that no session wrote after it was replaced or put out, and that epochs rise."""
-    tally, sessions = Tally(NAME), stays(history)
+    tally, sessions = Tally(CHECK), stays(history)
     orders = _exclusive_by_address(sessions)
     fences = {session: _fence(stay, orders[stay.address]) for session, stay in sessions.items()}
     _check_writes(history, sessions, fences, tally)

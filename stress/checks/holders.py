@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..history import Fault, History, Operation
     from ..verdict import Verdict
 
-NAME = "holders"
+CHECK = "holders"
 PROMISE = 13
 LOCKS = "locks"
 FAULT_LASTS_NS = 1_000_000_000
@@ -27,7 +27,7 @@ FAULT_LASTS_NS = 1_000_000_000
 
 def check(history: History, aftermath: Aftermath) -> Verdict:  # noqa: ARG001 - every checker is asked the same way
     """Check that no two sessions were certainly at one address at once, unless both were shared."""
-    tally = Tally(NAME)
+    tally = Tally(CHECK)
     cuts = history.faults_of(LOCKS)
     at_address: defaultdict[str, list[tuple[Stay, int]]] = defaultdict(list)
     for stay in stays(history).values():

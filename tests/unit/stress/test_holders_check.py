@@ -10,7 +10,7 @@ def test_a_hand_over_is_clean() -> None:
     made = Made()
     made.opened("a01-1", "s1", at=1)
     made.closed("a01-1", "s1", at=10, until=30)
-    made.opened("a02-1", "s2", at=2, until=11)
+    made.opened("a02-1", "s2", at=2, until=10)
     assert clean(judge(check, made)) == {13: 1}
 
 
