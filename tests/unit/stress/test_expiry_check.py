@@ -144,6 +144,14 @@ def test_a_loan_at_the_same_time_may_come_first_or_last() -> None:
     assert clean(judge(check, made)) == {17: 2, 18: 1}
 
 
+def test_a_loan_at_the_same_time_gives_the_other_no_more_time() -> None:
+    made = Made()
+    first = lend(made, "v1", 15, at=10, until=20)
+    lend(made, "v2", 100, at=12, until=18, process="a02-1")
+    late = get(made, "v1", at=60)
+    assert only(judge(check, made)).stretch == (first, late)
+
+
 def test_what_was_replaced_before_is_found(made: Made) -> None:
     second = lend(made, "v2", 100, at=30, process="a02-1")
     stale = get(made, "v1", at=50)
