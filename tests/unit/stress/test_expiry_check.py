@@ -102,6 +102,13 @@ def test_a_renewal_that_may_have_shortened_it_excuses_nothing_found(made: Made) 
     assert clean(judge(check, made)) == {}
 
 
+def test_of_renewals_that_may_have_been_one_may_have_made_room_for_the_next(made: Made) -> None:
+    renew(made, 60, at=90, result=None, outcome="open")
+    renew(made, 60, at=160, result=None, outcome="open")
+    get(made, "v1", at=200)
+    assert clean(judge(check, made)) == {17: 1}
+
+
 @pytest.mark.parametrize("outcome", ["ok", "failed"])
 def test_a_renewal_that_did_nothing_changes_nothing(made: Made, outcome: str) -> None:
     renew(made, 100, at=90, result=False, outcome=outcome)
