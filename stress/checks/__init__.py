@@ -4,26 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import acknowledged, backups, counters, endings, errors, expiry, fences, holders, isolation, registry
+from . import acknowledged, backups, counters, endings, errors, expiry, fences, holders, isolation, registers, registry
 from . import soundness, transactions
 
 if TYPE_CHECKING:
     from ..verdict import Check
 
 CHECKS: dict[str, Check] = {
-    each.NAME: each.check
+    each.CHECK: each.check
     for each in (
-        isolation,
-        acknowledged,
-        counters,
-        transactions,
-        holders,
-        fences,
-        expiry,
-        backups,
-        registry,
-        soundness,
-        errors,
-        endings,
+        isolation, acknowledged, registers, counters, transactions, holders, fences, expiry, backups, registry, soundness, errors, endings
     )
 }

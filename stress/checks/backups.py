@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from ..history import History, Operation
     from ..verdict import Verdict
 
-NAME = "backups"
+CHECK = "backups"
 WHOLE, ONE_INSTANT = 26, 27
 
 
 def check(history: History, aftermath: Aftermath) -> Verdict:
     """Check each backup that was acknowledged or listed, and what was restored from it elsewhere."""
-    tally = Tally(NAME)
+    tally = Tally(CHECK)
     made = {str(backup.result): backup for backup in history.of(BACKUP) if backup.outcome == OK}
     _check_listed(made, aftermath, tally)
     writes, pairs, moves = _by_address(history, LEDGER), _pairs(history), Moves(history)

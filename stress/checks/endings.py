@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ..history import History
     from ..verdict import Verdict
 
-NAME = "endings"
+CHECK = "endings"
 NOTHING_HANGS, NOTHING_STAYS = 12, 15
 HUNG = 86
 """The exit code of an agent whose own watchdog ended it: an operation never returned."""
@@ -20,7 +20,7 @@ HUNG = 86
 
 def check(history: History, aftermath: Aftermath) -> Verdict:  # noqa: ARG001 - every checker is asked the same way
     """Check how each process ended, and that neither processes nor unfinished files are left."""
-    tally = Tally(NAME)
+    tally = Tally(CHECK)
     for ending in aftermath.endings:
         tally.count(NOTHING_HANGS)
         tally.count(NOTHING_STAYS)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..history import History, Operation
     from ..verdict import Verdict
 
-NAME = "errors"
+CHECK = "errors"
 PROMISE = 44
 SHOWN = 5
 """So many operations of each error are shown; the rest is counted."""
@@ -26,8 +26,8 @@ ALWAYS = frozenset(
 )
 """What agents that share an address bring about themselves."""
 EXPLAINED_BY: dict[str, frozenset[str]] = {
-    # A stopped or killed process alone puts nobody out: a session is lost by force, or with its lock file.
-    "FencedError": frozenset({"takeover", "locks", "registry", EVICT}),
+    # A stop, a kill, a lost registry put nobody out that lives: a session is lost by force, or with its lock file.
+    "FencedError": frozenset({"takeover", "locks", EVICT}),
     "SessionNotFoundError": frozenset({"takeover", EVICT}),
     "StorageFullError": frozenset({"full-disk"}),
     # Deadlines go on while a process is stopped: its commit may be done, and the answer too late.
@@ -44,7 +44,7 @@ EXPLAINED_BY: dict[str, frozenset[str]] = {
 
 def check(history: History, aftermath: Aftermath) -> Verdict:
     """Check each error that an operation raised: is it ours, and is there a reason for it?"""
-    tally, begun, more = Tally(NAME), _begun(history), Counter[str]()
+    tally, begun, more = Tally(CHECK), _begun(history), Counter[str]()
     explained = _explained(aftermath)
     found: Counter[str] = Counter()
     for operation in history.operations:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ..history import History
     from ..verdict import Verdict
 
-NAME = "expiry"
+CHECK = "expiry"
 NEVER_LATE, NEVER_EARLY, NEVER_BY_CLOCK = 17, 18, 19
 CLOCK = "clock"
 SLACK_NS = 2_000_000
@@ -104,7 +104,7 @@ def check(history: History, aftermath: Aftermath) -> Verdict:
 
 class _Judge:
     def __init__(self, history: History) -> None:
-        self._history, self._moves, self._tally = history, Moves(history), Tally(NAME)
+        self._history, self._moves, self._tally = history, Moves(history), Tally(CHECK)
         self._clocks = [
             (fault.at_ns, NEVER if fault.until_ns is None else fault.until_ns) for fault in history.faults_of(CLOCK)
         ]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..history import History, Operation
     from ..verdict import Verdict
 
-NAME = "fences"
+CHECK = "fences"
 PROMISE = 13
 WRITES = (SET, SET_MANY, TRANSACT, DELETE, CAS, RAISE, LEND, RENEW)
 SAYS_WHETHER = (DELETE, CAS, RENEW)
@@ -37,7 +37,7 @@ class Fence:
 
 def check(history: History, aftermath: Aftermath) -> Verdict:  # noqa: ARG001 - every checker is asked the same way
     """Check that no session wrote after it was replaced or put out, and that epochs rise."""
-    tally, sessions = Tally(NAME), stays(history)
+    tally, sessions = Tally(CHECK), stays(history)
     orders = _exclusive_by_address(sessions)
     fences = {session: _fence(stay, orders[stay.address]) for session, stay in sessions.items()}
     _check_writes(history, sessions, fences, tally)
@@ -46,9 +46,8 @@ def check(history: History, aftermath: Aftermath) -> Verdict:  # noqa: ARG001 - 
         _check_epochs(order, moves, tally)
     lost = sum(fence is not None for fence in fences.values())
     refused = sum(write.error == FENCED for write in history.of(*WRITES))
-    return tally.verdict(
-        f"{lost:,} sessions lost their address or were followed by another; {refused:,} writes were refused"
-    )
+    note = f"sessions that lost their address or were followed by another: {lost:,}; writes refused: {refused:,}"
+    return tally.verdict(*([note] if lost else []))
 
 
 def _check_writes(history: History, sessions: dict[str, Stay], fences: dict[str, Fence | None], tally: Tally) -> None:

@@ -2,7 +2,7 @@
 
 Only what is certain counts: a session is there from the moment its opening had returned to the moment its closing was
 called. One that was never closed is there until it was last heard of; one that was put out by force, or whose lock file
-a fault deleted, until just before that.
+a fault deleted, until just before that. A lost registry excuses nobody: the locks are no part of it.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
     from ..history import Fault, History, Operation
     from ..verdict import Verdict
 
-NAME = "holders"
+CHECK = "holders"
 PROMISE = 13
-LOCKS, REGISTRY = "locks", "registry"
+LOCKS = "locks"
 FAULT_LASTS_NS = 1_000_000_000
 """A fault is written down before it is made: for so long after that it may still come."""
 
 
 def check(history: History, aftermath: Aftermath) -> Verdict:  # noqa: ARG001 - every checker is asked the same way
     """Check that no two sessions were certainly at one address at once, unless both were shared."""
-    tally = Tally(NAME)
-    cuts = history.faults_of(LOCKS, REGISTRY)
+    tally = Tally(CHECK)
+    cuts = history.faults_of(LOCKS)
     at_address: defaultdict[str, list[tuple[Stay, int]]] = defaultdict(list)
     for stay in stays(history).values():
         at_address[stay.address].append((stay, end_ns(stay, cuts)))
@@ -43,9 +43,8 @@ def end_ns(stay: Stay, cuts: list[Fault]) -> int:
     end = stay.seen_ns if stay.closed is None else stay.closed.called_ns
     end = min([end, *(eviction.called_ns for eviction in stay.evictions)])
     for fault in cuts:
-        is_hit = fault.name == REGISTRY or fault.target == stay.address
         until_ns = fault.at_ns + FAULT_LASTS_NS if fault.until_ns is None else fault.until_ns
-        if is_hit and fault.at_ns < end and stay.opened_ns <= until_ns:
+        if fault.target == stay.address and fault.at_ns < end and stay.opened_ns <= until_ns:
             end = min(end, fault.at_ns)
     return end
 

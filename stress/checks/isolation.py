@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from ..history import History
     from ..verdict import Verdict
 
-NAME = "isolation"
+CHECK = "isolation"
 PROMISE = 7
 
 
 def check(history: History, aftermath: Aftermath) -> Verdict:
     """Check what agents were told at their own addresses, and what lies at each address afterwards."""
-    tally, carried, authors = Tally(NAME), _carried(history), _authors(history)
+    tally, carried, authors = Tally(CHECK), _carried(history), _authors(history)
     _check_peeks(history, carried, tally)
     _check_reads(history, carried, tally)
     _check_keys(history, carried, tally)

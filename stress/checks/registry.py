@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..history import History, Operation
     from ..verdict import Verdict
 
-NAME = "registry"
+CHECK = "registry"
 NO_GHOST_SESSIONS, SAME_LIST, HEALED, SHOWN_AS_MISSING = 22, 23, 24, 25
 ACTIVE = "active"
 
@@ -39,7 +39,7 @@ class Fate:
 
 def check(history: History, aftermath: Aftermath) -> Verdict:
     """Check what is listed, what lies there and what sessions are said to live after one repair."""
-    tally = Tally(NAME)
+    tally = Tally(CHECK)
     _check_sessions(history, aftermath, tally)
     _check_list(aftermath, tally)
     for address, fate in sorted(fates(history).items()):

@@ -11,13 +11,13 @@ if TYPE_CHECKING:
     from ..history import History
     from ..verdict import Verdict
 
-NAME = "soundness"
+CHECK = "soundness"
 ONE_HARMS_NO_OTHER, NEVER_TORN, AUDITED = 5, 6, 43
 
 
 def check(history: History, aftermath: Aftermath) -> Verdict:  # noqa: ARG001 - every checker is asked the same way
     """Check what the product's own examinations say, and that everything could be read."""
-    tally = Tally(NAME)
+    tally = Tally(CHECK)
     tally.count(ONE_HARMS_NO_OTHER, aftermath.examined)
     tally.count(NEVER_TORN, aftermath.examined)
     tally.count(AUDITED, aftermath.audited)

@@ -102,9 +102,10 @@ def test_an_error_may_come_of_an_operation(name: str, op: str) -> None:
     assert clean(judge(errors.check, made)) == {44: 2}
 
 
-def test_a_stopped_process_alone_fences_nobody() -> None:
+@pytest.mark.parametrize("name", ["stop", "kill", "registry", "clock"])
+def test_what_puts_nobody_out_explains_no_fence(name: str) -> None:
     made = raising("FencedError")
-    made.fault("stop", "a01-1", at=5, until=9)
+    made.fault(name, "a01-1", at=5, until=9)
     only(judge(errors.check, made))
 
 

@@ -102,6 +102,13 @@ def test_a_renewal_that_may_have_shortened_it_excuses_nothing_found(made: Made) 
     assert clean(judge(check, made)) == {}
 
 
+def test_of_renewals_that_may_have_been_one_may_have_made_room_for_the_next(made: Made) -> None:
+    renew(made, 60, at=90, result=None, outcome="open")
+    renew(made, 60, at=160, result=None, outcome="open")
+    get(made, "v1", at=200)
+    assert clean(judge(check, made)) == {17: 1}
+
+
 @pytest.mark.parametrize("outcome", ["ok", "failed"])
 def test_a_renewal_that_did_nothing_changes_nothing(made: Made, outcome: str) -> None:
     renew(made, 100, at=90, result=False, outcome=outcome)
@@ -142,6 +149,14 @@ def test_a_loan_at_the_same_time_may_come_first_or_last() -> None:
     get(made, "v1", at=60)
     get(made, "v2", at=21)
     assert clean(judge(check, made)) == {17: 2, 18: 1}
+
+
+def test_a_loan_at_the_same_time_gives_the_other_no_more_time() -> None:
+    made = Made()
+    first = lend(made, "v1", 15, at=10, until=20)
+    lend(made, "v2", 100, at=12, until=18, process="a02-1")
+    late = get(made, "v1", at=60)
+    assert only(judge(check, made)).stretch == (first, late)
 
 
 def test_what_was_replaced_before_is_found(made: Made) -> None:

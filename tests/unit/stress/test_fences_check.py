@@ -19,11 +19,11 @@ def replaced(**more: Any) -> Made:
 def test_writes_before_the_next_session_and_of_the_next_one_are_clean() -> None:
     made = replaced(epoch=4)
     made.did("a01-1", "set", "ledger.a01-1.1", "v", 1, at=5, session="s1")
-    made.did("a01-1", "set", "ledger.a01-1.2", "v", 1, at=10, until=12, session="s1")
+    made.did("a01-1", "set", "ledger.a01-1.2", "v", 1, at=11, session="s1")
     made.did("a02-1", "set", "ledger.a02-1.1", "v", 1, at=20, session="s2")
     verdict = judge(check, made)
     assert clean(verdict) == {13: 4}
-    assert verdict.notes == ("1 sessions lost their address or were followed by another; 0 writes were refused",)
+    assert verdict.notes == ("sessions that lost their address or were followed by another: 1; writes refused: 0",)
 
 
 @pytest.mark.parametrize("mode", ["exclusive", "shared"])
@@ -73,7 +73,7 @@ def test_reads_refusals_and_open_calls_are_no_writes() -> None:
     made.did("a01-1", "set", "ledger.3", "v", at=23, session="s1", outcome="open")
     verdict = judge(check, made)
     assert clean(verdict) == {}
-    assert verdict.notes[0].endswith("1 writes were refused")
+    assert verdict.notes[0].endswith("writes refused: 1")
 
 
 def test_a_write_after_being_put_out_is_found() -> None:
@@ -81,7 +81,9 @@ def test_a_write_after_being_put_out_is_found() -> None:
     opened = made.opened("a01-1", "s1", at=1, mode="shared")
     evicted = made.did("faults-1", "evict", at=5, session="s1")
     write = made.did("a01-1", "raise", "counter.1", 1, 2, at=20, session="s1")
-    violation = only(judge(check, made))
+    verdict = judge(check, made)
+    assert verdict.notes[0].startswith("sessions that lost their address or were followed by another: 1;")
+    violation = only(verdict)
     assert violation.stretch == (opened, evicted, write)
     assert "14.0 ms after faults-1 had put it out by force" in violation.text
 
@@ -118,6 +120,22 @@ def test_an_epoch_that_does_not_rise_is_found() -> None:
     violation = only(judge(check, made))
     assert violation.stretch == (former, later)
     assert violation.text == "a02-1 opened team/one at epoch 5 after a01-1 had opened it at epoch 5: epochs must rise"
+
+
+def test_of_two_sessions_at_one_epoch_neither_is_the_older_one() -> None:
+    made = Made()
+    made.opened("a01-1", "s1", at=1, epoch=5)
+    made.opened("a02-1", "s2", at=10, epoch=5)
+    made.did("a01-1", "set", "ledger.1", "v", 1, at=20, session="s1")
+    assert "epochs must rise" in only(judge(check, made)).text
+
+
+@pytest.mark.parametrize("epochs", [(None, 5), (5, None)])
+def test_an_epoch_that_nobody_was_told_is_not_compared(epochs: tuple[int | None, int | None]) -> None:
+    made = Made()
+    made.opened("a01-1", "s1", at=1, epoch=epochs[0])
+    made.opened("a02-1", "s2", at=10, epoch=epochs[1])
+    assert clean(judge(check, made)) == {}
 
 
 def test_epochs_of_openings_that_overlap_may_come_in_any_order() -> None:
