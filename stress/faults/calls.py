@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from .base import SimpleFault, one_of, some_time_s
+from .signals import process_of, send
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -110,16 +111,18 @@ async def _fail(name: str, ground: Field, chance: Random, injections: tuple[Inje
 @asynccontextmanager
 async def _injected(agent: LiveAgent, injection: Injection) -> AsyncIterator[None]:
     """Keep strace at an agent while the block runs; it has let go afterwards, however the block ends."""
-    process = await anyio.open_process(
+    strace = await anyio.open_process(
         _command(agent.pid, injection), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
-    try:
-        with anyio.move_on_after(DEADLINE_S):
-            await _attached(process)
-        yield
-    finally:
-        with anyio.CancelScope(shield=True):
-            await _let_go(process)
+    # Signals go by its descriptor: `Process.send_signal` would look for its end, and take it from who waits for it.
+    with process_of(strace.pid) as process:
+        try:
+            with anyio.move_on_after(DEADLINE_S):
+                await _attached(strace)
+            yield
+        finally:
+            with anyio.CancelScope(shield=True):
+                await _let_go(strace, process)
 
 
 def _command(pid: int, injection: Injection) -> list[str]:
@@ -136,17 +139,15 @@ async def _attached(process: Process) -> None:
             return
 
 
-async def _let_go(process: Process) -> None:
+async def _let_go(strace: Process, process: int | None) -> None:
     """End strace as it wants to be ended, so that it detaches in order; the kernel does it when that takes too long."""
-    try:
-        process.send_signal(signal.SIGTERM)
-        with anyio.move_on_after(DEADLINE_S):
-            await process.wait()
-        if process.returncode is None:
-            process.kill()
-    except ProcessLookupError:
-        pass  # the agent has ended, and strace with it
-    await process.aclose()
+    send(process, signal.SIGTERM)
+    with anyio.move_on_after(DEADLINE_S):
+        await strace.wait()
+    if strace.returncode is None:
+        send(process, signal.SIGKILL)
+        await strace.wait()
+    await strace.aclose()
 
 
 @cache
