@@ -51,10 +51,12 @@ class Injection:
         return ["-e", f"trace={self.calls}", "-e", f"inject={self.calls}:error={self.error}{when}"]
 
 
+# SQLite syncs by either, as it was built.
+SYNCING = "fdatasync,fsync"
 FAILING = (
-    Injection(calls="fdatasync,fsync", error="EIO", text="every sync fails with EIO"),
+    Injection(calls=SYNCING, error="EIO", text="every sync fails with EIO"),
     Injection(calls="pwrite64", error="EIO", text="every write to a place in a file fails with EIO"),
-    Injection(calls="fdatasync", error="EIO", text="the first sync of each thread fails with EIO", when="1"),
+    Injection(calls=SYNCING, error="EIO", text="the first sync of each thread fails with EIO", when="1"),
 )
 # What changes a file system but for write(2), and for openat(2): strace cannot tell opening for reading from creating.
 CHANGING = (
