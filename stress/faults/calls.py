@@ -70,7 +70,7 @@ class FailingWrites(SimpleFault):
     """The disk fails one agent: whether what it was committing is stored is unknown, or certainly not; never 'done'."""
 
     name = "failing-writes"
-    explains = frozenset({"OutcomeUnknownError", "UnavailableError", "ReadOnlyError"})
+    explains = frozenset({"OutcomeUnknownError", "UnavailableError"})
 
     def why_not(self) -> str | None:
         """Return why this machine cannot make it, or None."""
