@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from .base import SimpleFault, one_of, some_time_s
+from .signals import process_of, send
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -50,10 +51,12 @@ class Injection:
         return ["-e", f"trace={self.calls}", "-e", f"inject={self.calls}:error={self.error}{when}"]
 
 
+# SQLite syncs by either, as it was built.
+SYNCING = "fdatasync,fsync"
 FAILING = (
-    Injection(calls="fdatasync,fsync", error="EIO", text="every sync fails with EIO"),
+    Injection(calls=SYNCING, error="EIO", text="every sync fails with EIO"),
     Injection(calls="pwrite64", error="EIO", text="every write to a place in a file fails with EIO"),
-    Injection(calls="fdatasync", error="EIO", text="the first sync of each thread fails with EIO", when="1"),
+    Injection(calls=SYNCING, error="EIO", text="the first sync of each thread fails with EIO", when="1"),
 )
 # What changes a file system but for write(2), and for openat(2): strace cannot tell opening for reading from creating.
 CHANGING = (
@@ -67,7 +70,7 @@ class FailingWrites(SimpleFault):
     """The disk fails one agent: whether what it was committing is stored is unknown, or certainly not; never 'done'."""
 
     name = "failing-writes"
-    explains = frozenset({"OutcomeUnknownError", "UnavailableError", "ReadOnlyError"})
+    explains = frozenset({"OutcomeUnknownError", "UnavailableError"})
 
     def why_not(self) -> str | None:
         """Return why this machine cannot make it, or None."""
@@ -110,16 +113,18 @@ async def _fail(name: str, ground: Field, chance: Random, injections: tuple[Inje
 @asynccontextmanager
 async def _injected(agent: LiveAgent, injection: Injection) -> AsyncIterator[None]:
     """Keep strace at an agent while the block runs; it has let go afterwards, however the block ends."""
-    process = await anyio.open_process(
+    strace = await anyio.open_process(
         _command(agent.pid, injection), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
-    try:
-        with anyio.move_on_after(DEADLINE_S):
-            await _attached(process)
-        yield
-    finally:
-        with anyio.CancelScope(shield=True):
-            await _let_go(process)
+    # Signals go by its descriptor: `Process.send_signal` would look for its end, and take it from who waits for it.
+    with process_of(strace.pid) as process:
+        try:
+            with anyio.move_on_after(DEADLINE_S):
+                await _attached(strace)
+            yield
+        finally:
+            with anyio.CancelScope(shield=True):
+                await _let_go(strace, process)
 
 
 def _command(pid: int, injection: Injection) -> list[str]:
@@ -136,17 +141,15 @@ async def _attached(process: Process) -> None:
             return
 
 
-async def _let_go(process: Process) -> None:
+async def _let_go(strace: Process, process: int | None) -> None:
     """End strace as it wants to be ended, so that it detaches in order; the kernel does it when that takes too long."""
-    try:
-        process.send_signal(signal.SIGTERM)
-        with anyio.move_on_after(DEADLINE_S):
-            await process.wait()
-        if process.returncode is None:
-            process.kill()
-    except ProcessLookupError:
-        pass  # the agent has ended, and strace with it
-    await process.aclose()
+    send(process, signal.SIGTERM)
+    with anyio.move_on_after(DEADLINE_S):
+        await strace.wait()
+    if strace.returncode is None:
+        send(process, signal.SIGKILL)
+        await strace.wait()
+    await strace.aclose()
 
 
 @cache

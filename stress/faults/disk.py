@@ -38,7 +38,7 @@ class FullDisk(SimpleFault):
     """
 
     name = "full-disk"
-    explains = frozenset({"StorageFullError", "OutcomeUnknownError"})
+    explains = frozenset({"StorageFullError", "CopyFullError"})  # the second: for a backup's copies
 
     def __init__(self, agents: int = 32) -> None:
         self._size_bytes = (BASE_MIB + AGENT_MIB * agents) * MEBIBYTE
