@@ -14,7 +14,7 @@ Data = dict[str, Any]
 
 _WIDE_FROM = 600
 _LANE, _STRIP, _AXIS = 20, 34, 26
-_GROUP_PX = 4  # faults nearer to each other are one mark
+_GROUP_PX, _LEAST_PX = 4, 3  # faults nearer to each other are one mark; one that is shorter has no length to be seen
 _MAX_GUIDES = 40
 _MAX_TOLD = 8
 _MAX_LETTERS = 13
@@ -107,7 +107,7 @@ def _fault_lanes(
             at += 12
         parts.append(line(x.start, at + _LANE / 2, x.stop, at + _LANE / 2, "grid"))
         for start, stop, group in _grouped(faults, x):
-            lasts = stop - start > _GROUP_PX
+            lasts = stop - start > _LEAST_PX
             height = 8 if lasts else 14
             told = "; ".join(fault_text(fault) for fault in group[:_MAX_TOLD])
             tip = told + (f"; and {len(group) - _MAX_TOLD} more" if len(group) > _MAX_TOLD else "")
@@ -124,11 +124,11 @@ def _grouped(faults: list[Data], x: Scale) -> list[tuple[float, float, list[Data
     """Return the faults as marks, those that would touch as one: from, to, which."""
     found: list[tuple[float, float, list[Data]]] = []
     for fault in sorted(faults, key=lambda fault: fault["at_s"]):
-        start = x(fault["at_s"])
-        stop = start if fault["until_s"] is None else x(fault["until_s"])
-        if found and start - max(found[-1][0], found[-1][1]) < _GROUP_PX:
-            first, last, group = found[-1]
-            found[-1] = (first, max(last, stop), [*group, fault])
+        start, stop = x(fault["at_s"]), x(fault["at_s"] if fault["until_s"] is None else fault["until_s"])
+        first, last, group = found[-1] if found else (-x.stop, -x.stop, [])
+        if start - first < _GROUP_PX or start <= last:
+            # What only lies near is drawn where the first one was: a row of kills must not look as if it lasted.
+            found[-1] = (first, max(last, stop) if stop > start else last, [*group, fault])
         else:
             found.append((start, stop, [fault]))
     return found
@@ -140,7 +140,7 @@ def _guides(marks: list[tuple[float, float]], top: float, bottom: float) -> str:
         return ""
     return "".join(
         rect(start, top, stop - start, bottom - top, "band")
-        if stop - start > _GROUP_PX
+        if stop - start > _LEAST_PX
         else line(start + 1, top, start + 1, bottom, "guide")
         for start, stop in marks
     )
@@ -187,7 +187,8 @@ def fairness_bars(scenario: Data, width: int) -> str:
     """Draw what each agent got done, the most first; so many that bars would be hairs are drawn in groups."""
     is_wide = width >= _WIDE_FROM
     left, right, top, plot = (64, 8, 20, 130) if is_wide else (46, 4, 20, 110)
-    ranked = sorted(scenario["by_agent"], key=lambda row: (-row["ok"], row["agent"]))
+    # The other way round than fairness ranks them: the first is its fastest, the last its slowest, equals or not.
+    ranked = sorted(scenario["by_agent"], key=lambda row: (row["ok"], row["agent"]), reverse=True)
     room = width - left - right
     of_each = -(-len(ranked) // int(room / 4))
     groups = [ranked[n : n + of_each] for n in range(0, len(ranked), of_each)]

@@ -87,7 +87,7 @@ def _facts(data: Data) -> str:
 
 def _other_versions(data: Data) -> str:
     versions = data["versions"]
-    return escaped(f"Python {versions.get('python', '')}, SQLite {versions.get('sqlite', '')}")
+    return escaped(f"{versions.get('python', '')}, SQLite {versions.get('sqlite', '')}")
 
 
 def fact_list(facts: list[tuple[str, str]]) -> str:
@@ -150,7 +150,7 @@ def _promises(data: Data) -> str:
         items = "".join(f"<li>{promise['number']}. {escaped(promise['text'])}</li>" for promise in others)
         said = f"{some(len(others), 'promise')} not put to the test by this run"
         shown += f'<details><summary>{said}</summary><ul class="note">{items}</ul></details>'
-    return f'<section id="promises"><h2>Promises</h2>{shown}</section>'
+    return f'<section id="promises"><h2>Promises</h2><div class="prose">{shown}</div></section>'
 
 
 def _mark(violations: int) -> str:

@@ -62,7 +62,7 @@ def _facts(scenario: Data) -> str:
     pace = rate(scenario)
     facts = [
         ("operations", count(scenario["operations"]), outcome_text(scenario)),
-        ("a second", NONE if pace is None else in_unit(pace, "ops/s").removesuffix("/s"), "acknowledged"),
+        ("pace", NONE if pace is None else in_unit(pace, "ops/s"), "acknowledged"),
         ("agents", count(scenario["agents"]), some(scenario["addresses"], "address", "addresses")),
         ("time", seconds(scenario["seconds"]), ""),
         ("faults", count(len(scenario["faults"])), _skipped_text(scenario)),

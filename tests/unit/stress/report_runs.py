@@ -56,7 +56,7 @@ MACHINE = {
     "strace": True,
     "libfaketime": False,
 }
-VERSIONS = {"prontodb": "0.1.0", "python": "cpython 3.12.4", "sqlite": "3.53.4"}
+VERSIONS = {"prontodb": "0.1.0", "python": "CPython 3.12.4", "sqlite": "3.53.4"}
 HOSTILE = "<script>alert('x')</script>\"&\x00\x1b[31m\u202e\ud800]]>"
 _MEDIANS_US = {GET: 180, SET: 2_400, RAISE: 2_900, CAS: 2_600, TRANSACT: 3_800, PEEK: 150, KEYS: 400, LEND: 2_500}
 
