@@ -6,7 +6,7 @@ from importlib import resources
 from typing import Any
 
 from .digest import broken_promises, checked, violations_of
-from .markup import escaped, scroll_box, table
+from .markup import escaped, literal, scroll_box, table
 from .sections import comparison_section, scenario_section
 from .units import count, size, some
 
@@ -50,7 +50,7 @@ def _header(data: Data) -> str:
     return (
         f'<header class="{kind}"><p class="eyebrow">ProntoDB stress report</p><h1>{escaped(_verdict(data))}</h1>'
         f'<p class="lead">{_lead(data)}</p>{_facts(data)}'
-        f'<code class="command">{escaped(data["command"])}</code>{_navigation(data)}</header>'
+        f'<code class="command">{literal(data["command"])}</code>{_navigation(data)}</header>'
     )
 
 
@@ -58,10 +58,12 @@ def _lead(data: Data) -> str:
     scenarios = data["scenarios"]
     checks, questions, undecided = checked(data)
     faults = sum(len(scenario["faults"]) for scenario in scenarios)
-    told = (
-        f"{some(len(scenarios), 'scenario')}, {some(faults, 'fault')} made on purpose. Afterwards "
-        f"{some(checks, 'check')} put {some(questions, 'question')} to what was recorded and to what was left on disk."
-    )
+    told = f"{some(len(scenarios), 'scenario')}, {some(faults, 'fault')} made on purpose. "
+    if checks:
+        asked = f"{some(checks, 'check')} put {some(questions, 'question')}"
+        told += f"Afterwards {asked} to what was recorded and to what was left on disk."
+    else:
+        told += "No check was made afterwards, so that nothing is known."
     if undecided:
         told += f" {some(undecided, 'question')} could not be decided in reasonable time."
     broken = broken_promises(data)
@@ -119,14 +121,14 @@ def _violations(data: Data) -> str:
 
 def _violation(scenario: Data, found: Data) -> str:
     head = f"Promise {found['promise']}: {found['text']}"
-    lines = "\n".join(escaped(line) for line in found["stretch"])
+    lines = "\n".join(literal(line) for line in found["stretch"])
     shown = scroll_box(f"<pre>{lines}</pre>", "The shortest stretch of history that shows it") if lines else ""
     return (
         f'<article class="violation"><h3>{escaped(head)}</h3>'
         f"<p>Found by the check {escaped(found['check'])} in {escaped(scenario['name'])}"
         f"{'; the shortest stretch of history that shows it:' if lines else '.'}</p>{shown}"
         f'<p class="muted">The same operations and faults again:</p>'
-        f'<code class="command">{escaped(scenario["command"])}</code></article>'
+        f'<code class="command">{literal(scenario["command"])}</code></article>'
     )
 
 
@@ -166,10 +168,11 @@ def _footer(data: Data) -> str:
         f"{size(machine.get('memory_bytes'))} of memory",
         str(machine.get("kernel", "")),
         f"file system {machine.get('file_system', 'unknown')}",
-        f"load before {', '.join(map(str, machine.get('load', [])))}",
+        f"load {', '.join(map(str, machine.get('load', [])))}",
         f"tools: {', '.join(tools) or 'none'}",
     ]
-    others = [f"{name} {version}" for name, version in versions.items()]
+    # Python says its name itself, as it has several.
+    others = [version if version[:1].isalpha() else f"{name} {version}" for name, version in versions.items()]
     return (
         f"<footer><p><b>Made on</b> {escaped(', '.join(facts))}.</p><p><b>With</b> {escaped(', '.join(others))}.</p>"
         "<p>All figures of this page stand in report.json beside it.</p></footer>"
