@@ -8,7 +8,7 @@ from typing import Any
 from . import markup
 from .digest import fault_text, faults_by_name, leaks, matrix_text
 from .markup import Scale, line, path, rect, svg, text_at
-from .units import count, digits, duration, moment, some
+from .units import clean, count, digits, duration, moment, some
 
 Data = dict[str, Any]
 
@@ -17,7 +17,7 @@ _LANE, _STRIP, _AXIS = 20, 34, 26
 _GROUP_PX, _LEAST_PX = 4, 3  # faults nearer to each other are one mark; one that is shorter has no length to be seen
 _MAX_GUIDES = 40
 _MAX_TOLD = 8
-_MAX_LETTERS = 13
+_LETTER_PX = 7.5
 _MARKED = (("p50_us", 50.0), ("p90_us", 90.0), ("p99_us", 99.0), ("p999_us", 99.9))
 
 
@@ -99,11 +99,9 @@ def _fault_lanes(
     parts, marks, at = [], [], top
     for name, faults in faults_by_name(scenario).items():
         if is_wide:
-            short = name if len(name) <= _MAX_LETTERS else f"{name[: _MAX_LETTERS - 1]}…"
-            parts.append(text_at(x.start - 8, at + 14, f"{short} {len(faults)}", "end"))
+            parts.append(text_at(x.start - 8, at + 14, f"{_cut(name, 13)} {len(faults)}", "end"))
         else:
-            short = name if len(name) <= 3 * _MAX_LETTERS else f"{name[: 3 * _MAX_LETTERS]}…"
-            parts.append(text_at(x.start, at + 10, f"{short} {len(faults)}", "small"))
+            parts.append(text_at(x.start, at + 10, f"{_cut(name, 30)} {len(faults)}", "small"))
             at += 12
         parts.append(line(x.start, at + _LANE / 2, x.stop, at + _LANE / 2, "grid"))
         for start, stop, group in _grouped(faults, x):
@@ -118,6 +116,12 @@ def _fault_lanes(
             marks.append((start, stop))
         at += _LANE
     return parts, at + 4, marks
+
+
+def _cut(name: str, letters: int) -> str:
+    """Return a name that is at most so long, as it is shown."""
+    said = clean(name)
+    return said if len(said) <= letters else f"{said[: letters - 1]}…"
 
 
 def _grouped(faults: list[Data], x: Scale) -> list[tuple[float, float, list[Data]]]:
@@ -160,9 +164,15 @@ def curves(rows: list[Data], width: int) -> str:
     for value in lines_at:
         parts.append(line(left, y(value), width - right, y(value), "grid"))
         parts.append(text_at(left - 8, y(value) + 4, duration(value), "end"))
-    for times in [1, 2, *(10**power for power in range(1, int(log10(x.most)) + 1))]:
+    free_from = 0.0
+    for times in [1, *(10**power for power in range(1, int(log10(x.most)) + 1)), 2]:
         parts.append(line(x(times), top, x(times), top + plot, "grid"))
-        parts.append(text_at(x(times), top + plot + 18, f"{100 - 100 / times:.9g}%", "middle"))
+        said = f"{100 - 100 / times:.9g}%"
+        half = len(said) * _LETTER_PX / 2
+        # Whatever has no room beside its neighbour stays a line: many nines on a telephone, and the median.
+        if x(times) - half >= free_from or (times == 2 and x(2) - x(1) > 3 * half and x(10) - x(2) > 3 * half):
+            parts.append(text_at(x(times), top + plot + 18, said, "middle"))
+            free_from = x(times) + half + _LETTER_PX
     for n, row in enumerate(shown, 1):
         points = [(x(_rarity(percentile, row["count"])), y(us)) for percentile, us in row["curve"]]
         parts.append(path(points, f"series s{n}"))
@@ -223,7 +233,7 @@ def _agents_text(group: list[Data]) -> str:
 
 
 def _short(agent: str) -> str:
-    return (agent.removeprefix("agent") or agent)[:5]
+    return _cut(agent.removeprefix("agent") or agent, 5)
 
 
 def token_matrix(scenario: Data) -> str:

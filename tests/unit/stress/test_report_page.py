@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from functools import cache
 from html.parser import HTMLParser
 from typing import Any
 
@@ -16,6 +17,12 @@ from tests.unit.stress.report_runs import HOSTILE, bad_run, busy_history, empty_
 
 VOID = {"meta", "br", "input", "img", "link", "hr"}
 RUNS = [good_run, bad_run, empty_run]
+
+
+@cache
+def shown(made: Callable[[], dict[str, Any]]) -> str:
+    """The page of a made-up run."""
+    return page(made())
 
 
 class Reader(HTMLParser):
@@ -54,7 +61,7 @@ class Reader(HTMLParser):
 
 @pytest.mark.parametrize("made", RUNS)
 def test_the_page_is_whole_and_fetches_and_runs_nothing(made: Callable[[], dict[str, Any]]) -> None:
-    text = page(made())
+    text = shown(made)
     read = Reader(text)
     assert not {"script", "img", "link", "iframe", "object", "embed", "base", "form", "use", "image"} & set(read.names)
     names = {name for _, name, _ in read.attributes}
@@ -66,7 +73,7 @@ def test_the_page_is_whole_and_fetches_and_runs_nothing(made: Callable[[], dict[
 
 @pytest.mark.parametrize("made", RUNS)
 def test_every_link_leads_somewhere_and_every_drawing_says_what_it_shows(made: Callable[[], dict[str, Any]]) -> None:
-    read = Reader(page(made()))
+    read = Reader(shown(made))
     places = [value for _, name, value in read.attributes if name == "id"]
     assert len(places) == len(set(places))
     assert {value[1:] for _, name, value in read.attributes if name == "href"} <= set(places)
@@ -76,7 +83,7 @@ def test_every_link_leads_somewhere_and_every_drawing_says_what_it_shows(made: C
 
 
 def test_hostile_text_is_shown_and_not_obeyed() -> None:
-    text = page(bad_run())
+    text = shown(bad_run)
     assert "<script" not in text
     assert "\x00" not in text
     assert all(letter.isprintable() or letter == "\n" for letter in text.replace("\xa0", " "))
@@ -93,7 +100,7 @@ def test_hostile_text_everywhere_leaves_the_page_whole() -> None:
         return {name: spoilt(part) for name, part in value.items()} if isinstance(value, dict) else value
 
     for made in (good_run, bad_run):
-        clean_names = [name for name in Reader(page(made())).names if name not in ("b", "span")]
+        clean_names = [name for name in Reader(shown(made)).names if name not in ("b", "span")]
         read = Reader(page(spoilt(made())))
         assert not {"script"} & set(read.names)
         assert [name for name in read.names if name not in ("b", "span")] == clean_names
@@ -108,7 +115,7 @@ def test_violations_come_first_with_their_stretch_and_the_command_that_repeats_i
     for line in data["scenarios"][0]["violations"][0]["stretch"]:
         assert " ".join(line.split()) in told
     assert "python -m stress run isolation --agents 32 --seconds 60 --seed 7 --faults kill,stop" in told
-    assert 'id="violations"' not in page(good_run())
+    assert 'id="violations"' not in shown(good_run)
 
 
 def test_the_page_tells_every_figure_a_reader_asks_for() -> None:
@@ -133,7 +140,7 @@ def test_the_page_tells_every_figure_a_reader_asks_for() -> None:
 
 
 def test_faults_are_marked_by_kind_and_many_at_an_instant_are_one_mark() -> None:
-    text = page(bad_run())
+    text = shown(bad_run)
     kinds = ["kill 80", "stop 67", "evict 37", "lock-file 32", "cancel 31", "full-disk 28", "clock 25"]
     assert [kind for kind in kinds if f">{kind}</text>" not in text] == []
     made = busy_history(agents=1, each=5, faults=0)
@@ -143,9 +150,9 @@ def test_faults_are_marked_by_kind_and_many_at_an_instant_are_one_mark() -> None
 
 
 def test_a_leak_is_loud_and_everything_else_calm() -> None:
-    assert page(bad_run()).count('class="leak"') == 1
-    assert "agent01 could read 1 token of agent09" in Reader(page(bad_run())).text
-    assert page(good_run()).count('class="leak"') == 0
+    assert shown(bad_run).count('class="leak"') == 1
+    assert "agent01 could read 1 token of agent09" in Reader(shown(bad_run)).text
+    assert shown(good_run).count('class="leak"') == 0
 
 
 def test_hundreds_of_agents_with_a_leak_everywhere_stay_one_page() -> None:
