@@ -50,7 +50,7 @@ def throughput(scenario: Data, width: int) -> str:
     parts.append(line(left, lanes_end, width - right, lanes_end, "axis"))
     for b in buckets:
         start, stop = x(b["at_s"]), x(min(b["at_s"] + bucket_s, end_s))
-        tip = f"{moment(b['at_s'])}: {digits(b['ok'] / bucket_s)} ok a second" + _unhappy_text(b)
+        tip = f"{b['at_s']:g} s: {digits(b['ok'] / bucket_s)} ok a second" + _unhappy_text(b)
         parts.append(rect(start, top, stop - start, strip_top + _STRIP - top, "hit", tip))
     label = f"Operations of a second over {moment(end_s)}, with {some(len(scenario['faults']), 'fault')} marked"
     return svg(width, lanes_end + _AXIS, label, *parts)

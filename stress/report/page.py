@@ -50,7 +50,7 @@ def _header(data: Data) -> str:
     return (
         f'<header class="{kind}"><p class="eyebrow">ProntoDB stress report</p><h1>{escaped(_verdict(data))}</h1>'
         f'<p class="lead">{_lead(data)}</p>{_facts(data)}'
-        f'<code class="command">{literal(data["command"])}</code>{_navigation(data)}</header>'
+        f"{_command(data['command'])}{_navigation(data)}</header>"
     )
 
 
@@ -84,7 +84,7 @@ def _facts(data: Data) -> str:
         ("seed", escaped(data["seed"])),
         ("versions", f"{escaped(data['versions'].get('prontodb', ''))}<small>{_other_versions(data)}</small>"),
     ]
-    return fact_list(facts)
+    return _fact_list(facts)
 
 
 def _other_versions(data: Data) -> str:
@@ -92,7 +92,7 @@ def _other_versions(data: Data) -> str:
     return escaped(f"{versions.get('python', '')}, SQLite {versions.get('sqlite', '')}")
 
 
-def fact_list(facts: list[tuple[str, str]]) -> str:
+def _fact_list(facts: list[tuple[str, str]]) -> str:
     """Return figures with their names, as a row; the figures are markup."""
     return (
         '<dl class="facts">' + "".join(f"<div><dt>{name}</dt><dd>{said}</dd></div>" for name, said in facts) + "</dl>"
@@ -128,8 +128,14 @@ def _violation(scenario: Data, found: Data) -> str:
         f"<p>Found by the check {escaped(found['check'])} in {escaped(scenario['name'])}"
         f"{'; the shortest stretch of history that shows it:' if lines else '.'}</p>{shown}"
         f'<p class="muted">The same operations and faults again:</p>'
-        f'<code class="command">{literal(scenario["command"])}</code></article>'
+        f"{_command(scenario['command'])}</article>"
     )
+
+
+def _command(command: str) -> str:
+    """Return a command whose lines end between its words only."""
+    words = " ".join(f"<span>{literal(word)}</span>" for word in str(command).split(" "))
+    return f'<code class="command">{words}</code>'
 
 
 def _promises(data: Data) -> str:
@@ -147,7 +153,9 @@ def _promises(data: Data) -> str:
         for promise in tested
     ]
     heads = ("No.", "promise", "", "tested", "violations", "by the checks")
-    shown = table(heads, rows, label="Promises", texts=(0, 1, 2, 5)) if rows else "<p>None was put to the test.</p>"
+    shown = "<p>No promise was put to the test.</p>"
+    if rows:
+        shown = table(heads, rows, label="Promises", texts=(0, 1, 2, 5))
     if others:
         items = "".join(f"<li>{promise['number']}. {escaped(promise['text'])}</li>" for promise in others)
         said = f"{some(len(others), 'promise')} not put to the test by this run"

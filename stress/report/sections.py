@@ -198,7 +198,7 @@ def _faults(scenario: Data) -> str:
         for skipped in scenario["skipped_faults"]
     ]
     if not rows:
-        return '<h3>Faults</h3><p class="muted">None was made.</p>'
+        return '<h3>Faults</h3><p class="muted">No fault was made.</p>'
     shown = table(("fault", "", "times", "when, or why not"), rows, label="Faults", texts=(0, 1, 3))
     return f"<h3>Faults</h3>{shown}{_fault_list(scenario['faults'])}"
 

@@ -9,11 +9,24 @@ from typing import Any
 
 import pytest
 
+from stress.history import FAILED, GET, OPEN, SET, Fault
 from stress.report.between import fairness
 from stress.report.figures import scenario_data
 from stress.report.page import page
+from stress.report.summary import summary
 from stress.report.units import clean
-from tests.unit.stress.report_runs import HOSTILE, bad_run, busy_history, empty_run, good_run, history, run, scene
+from tests.unit.stress.report_runs import (
+    BEGAN_NS,
+    HOSTILE,
+    bad_run,
+    busy_history,
+    empty_run,
+    good_run,
+    history,
+    operation,
+    run,
+    scene,
+)
 
 VOID = {"meta", "br", "input", "img", "link", "hr"}
 RUNS = [good_run, bad_run, empty_run]
@@ -172,3 +185,29 @@ def test_hundreds_of_agents_with_a_leak_everywhere_stay_one_page() -> None:
 def test_the_page_is_built_from_what_json_gives_back() -> None:
     data = bad_run()
     assert page(json.loads(json.dumps(data))) == page(data)
+
+
+ODD = {
+    "one operation in no time": history(operation(SET), seconds=0),
+    "nothing but failures": history(operation(SET, outcome=FAILED, error="AddressBusyError"), seconds=1),
+    "nothing that returned": history(operation(SET, took_ms=None), operation(OPEN, took_ms=None), seconds=1),
+    "only waiting in vain": history(operation(OPEN, 0, 900, outcome=FAILED, error="AddressBusyError"), seconds=1),
+    "only faults": history(
+        seconds=1,
+        faults=(
+            Fault(name="stop", target="x", at_ns=BEGAN_NS - 10**9, until_ns=BEGAN_NS + 10**10),
+            Fault(name="kill", target="x", at_ns=BEGAN_NS + 10**10),
+        ),
+    ),
+    "very short and very long": history(operation(GET, 0, 0), operation(GET, 1, 7_200_000), seconds=7_300),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_runs_have_a_page_and_a_summary_too(name: str) -> None:
+    data = run(scene(made=ODD[name]), scene("shared-database", ODD[name]))
+    json.dumps(data, allow_nan=False)
+    told = Reader(page(data)).text
+    assert re.findall(r"\b(?:nan|inf|None)\b", told + summary(data)) == []
+    # No place or size that a drawing cannot have.
+    assert re.findall(r'="(?:nan|inf|-inf)|(?:width|height)="-[^"]*', page(data)) == []
