@@ -8,16 +8,16 @@ from typing import Any
 from . import markup
 from .digest import fault_text, faults_by_name, leaks, matrix_text
 from .markup import Scale, line, path, rect, svg, text_at
-from .units import count, digits, duration, moment, some
+from .units import clean, count, digits, duration, moment, some
 
 Data = dict[str, Any]
 
 _WIDE_FROM = 600
 _LANE, _STRIP, _AXIS = 20, 34, 26
-_GROUP_PX = 4  # faults nearer to each other are one mark
+_GROUP_PX, _LEAST_PX = 4, 3  # faults nearer to each other are one mark; one that is shorter has no length to be seen
 _MAX_GUIDES = 40
 _MAX_TOLD = 8
-_MAX_LETTERS = 13
+_LETTER_PX = 7.5
 _MARKED = (("p50_us", 50.0), ("p90_us", 90.0), ("p99_us", 99.0), ("p999_us", 99.9))
 
 
@@ -50,7 +50,7 @@ def throughput(scenario: Data, width: int) -> str:
     parts.append(line(left, lanes_end, width - right, lanes_end, "axis"))
     for b in buckets:
         start, stop = x(b["at_s"]), x(min(b["at_s"] + bucket_s, end_s))
-        tip = f"{moment(b['at_s'])}: {digits(b['ok'] / bucket_s)} ok a second" + _unhappy_text(b)
+        tip = f"{b['at_s']:g} s: {digits(b['ok'] / bucket_s)} ok a second" + _unhappy_text(b)
         parts.append(rect(start, top, stop - start, strip_top + _STRIP - top, "hit", tip))
     label = f"Operations of a second over {moment(end_s)}, with {some(len(scenario['faults']), 'fault')} marked"
     return svg(width, lanes_end + _AXIS, label, *parts)
@@ -99,15 +99,13 @@ def _fault_lanes(
     parts, marks, at = [], [], top
     for name, faults in faults_by_name(scenario).items():
         if is_wide:
-            short = name if len(name) <= _MAX_LETTERS else f"{name[: _MAX_LETTERS - 1]}…"
-            parts.append(text_at(x.start - 8, at + 14, f"{short} {len(faults)}", "end"))
+            parts.append(text_at(x.start - 8, at + 14, f"{_cut(name, 13)} {len(faults)}", "end"))
         else:
-            short = name if len(name) <= 3 * _MAX_LETTERS else f"{name[: 3 * _MAX_LETTERS]}…"
-            parts.append(text_at(x.start, at + 10, f"{short} {len(faults)}", "small"))
+            parts.append(text_at(x.start, at + 10, f"{_cut(name, 30)} {len(faults)}", "small"))
             at += 12
         parts.append(line(x.start, at + _LANE / 2, x.stop, at + _LANE / 2, "grid"))
         for start, stop, group in _grouped(faults, x):
-            lasts = stop - start > _GROUP_PX
+            lasts = stop - start > _LEAST_PX
             height = 8 if lasts else 14
             told = "; ".join(fault_text(fault) for fault in group[:_MAX_TOLD])
             tip = told + (f"; and {len(group) - _MAX_TOLD} more" if len(group) > _MAX_TOLD else "")
@@ -120,15 +118,21 @@ def _fault_lanes(
     return parts, at + 4, marks
 
 
+def _cut(name: str, letters: int) -> str:
+    """Return a name that is at most so long, as it is shown."""
+    said = clean(name)
+    return said if len(said) <= letters else f"{said[: letters - 1]}…"
+
+
 def _grouped(faults: list[Data], x: Scale) -> list[tuple[float, float, list[Data]]]:
     """Return the faults as marks, those that would touch as one: from, to, which."""
     found: list[tuple[float, float, list[Data]]] = []
     for fault in sorted(faults, key=lambda fault: fault["at_s"]):
-        start = x(fault["at_s"])
-        stop = start if fault["until_s"] is None else x(fault["until_s"])
-        if found and start - max(found[-1][0], found[-1][1]) < _GROUP_PX:
-            first, last, group = found[-1]
-            found[-1] = (first, max(last, stop), [*group, fault])
+        start, stop = x(fault["at_s"]), x(fault["at_s"] if fault["until_s"] is None else fault["until_s"])
+        first, last, group = found[-1] if found else (-x.stop, -x.stop, [])
+        if start - first < _GROUP_PX or start <= last:
+            # What only lies near is drawn where the first one was: a row of kills must not look as if it lasted.
+            found[-1] = (first, max(last, stop) if stop > start else last, [*group, fault])
         else:
             found.append((start, stop, [fault]))
     return found
@@ -140,7 +144,7 @@ def _guides(marks: list[tuple[float, float]], top: float, bottom: float) -> str:
         return ""
     return "".join(
         rect(start, top, stop - start, bottom - top, "band")
-        if stop - start > _GROUP_PX
+        if stop - start > _LEAST_PX
         else line(start + 1, top, start + 1, bottom, "guide")
         for start, stop in marks
     )
@@ -160,9 +164,15 @@ def curves(rows: list[Data], width: int) -> str:
     for value in lines_at:
         parts.append(line(left, y(value), width - right, y(value), "grid"))
         parts.append(text_at(left - 8, y(value) + 4, duration(value), "end"))
-    for times in [1, 2, *(10**power for power in range(1, int(log10(x.most)) + 1))]:
+    free_from = 0.0
+    for times in [1, *(10**power for power in range(1, int(log10(x.most)) + 1)), 2]:
         parts.append(line(x(times), top, x(times), top + plot, "grid"))
-        parts.append(text_at(x(times), top + plot + 18, f"{100 - 100 / times:.9g}%", "middle"))
+        said = f"{100 - 100 / times:.9g}%"
+        half = len(said) * _LETTER_PX / 2
+        # Whatever has no room beside its neighbour stays a line: many nines on a telephone, and the median.
+        if x(times) - half >= free_from or (times == 2 and x(2) - x(1) > 3 * half and x(10) - x(2) > 3 * half):
+            parts.append(text_at(x(times), top + plot + 18, said, "middle"))
+            free_from = x(times) + half + _LETTER_PX
     for n, row in enumerate(shown, 1):
         points = [(x(_rarity(percentile, row["count"])), y(us)) for percentile, us in row["curve"]]
         parts.append(path(points, f"series s{n}"))
@@ -187,7 +197,8 @@ def fairness_bars(scenario: Data, width: int) -> str:
     """Draw what each agent got done, the most first; so many that bars would be hairs are drawn in groups."""
     is_wide = width >= _WIDE_FROM
     left, right, top, plot = (64, 8, 20, 130) if is_wide else (46, 4, 20, 110)
-    ranked = sorted(scenario["by_agent"], key=lambda row: (-row["ok"], row["agent"]))
+    # The other way round than fairness ranks them: the first is its fastest, the last its slowest, equals or not.
+    ranked = sorted(scenario["by_agent"], key=lambda row: (row["ok"], row["agent"]), reverse=True)
     room = width - left - right
     of_each = -(-len(ranked) // int(room / 4))
     groups = [ranked[n : n + of_each] for n in range(0, len(ranked), of_each)]
@@ -222,7 +233,7 @@ def _agents_text(group: list[Data]) -> str:
 
 
 def _short(agent: str) -> str:
-    return (agent.removeprefix("agent") or agent)[:5]
+    return _cut(agent.removeprefix("agent") or agent, 5)
 
 
 def token_matrix(scenario: Data) -> str:

@@ -94,8 +94,8 @@ def fairness_text(scenario: Data) -> str:
     if slowest["agent"] == fastest["agent"]:
         return f"{slowest['agent']} alone: {count(slowest['ok'])}"
     return (
-        f"slowest {slowest['agent']} with {count(slowest['ok'])}, fastest {fastest['agent']} with "
-        f"{count(fastest['ok'])}: {percent(found['ratio'])} of it; Jain's index {index(found['jain'])}"
+        f"slowest {slowest['agent']} with {count(slowest['ok'])}, {percent(found['ratio'])} of the fastest, "
+        f"{fastest['agent']} with {count(fastest['ok'])}; Jain's index {index(found['jain'])}"
     )
 
 

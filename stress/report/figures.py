@@ -11,6 +11,8 @@ from itertools import pairwise
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
+from prontodb import errors
+
 from ..history import CLOSE, FAILED, OK, OPEN, OPENED, UNKNOWN
 from .between import WORKER, fairness, matrix
 from .histogram import Histogram
@@ -129,7 +131,7 @@ class _Tally:
         if op == OPEN:
             self._add_wait(operation, took_us)
         else:
-            self._add_work(operation, took_us)
+            self._add_work(operation, agent, took_us)
 
     def _add_wait(self, operation: Operation, took_us: int) -> None:
         mode = operation.argument.get("mode") if isinstance(operation.argument, dict) else None
@@ -141,8 +143,8 @@ class _Tally:
             self._waits[name].record(took_us)
             self._refused[name] += 1
 
-    def _add_work(self, operation: Operation, took_us: int) -> None:
-        op, agent = operation.op, operation.agent
+    def _add_work(self, operation: Operation, agent: str, took_us: int) -> None:
+        op = operation.op
         if operation.outcome != OK:
             self._unhappy[op][operation.outcome] += 1
             self._failures[agent] += op != CLOSE
@@ -212,8 +214,6 @@ class _Tally:
 
 def _is_refusal(error: str) -> bool:
     """Return True for the names of errors that say: somebody else has it."""
-    from prontodb import errors
-
     kind = getattr(errors, error, None)
     return isinstance(kind, type) and issubclass(kind, errors.BusyError)
 

@@ -7,7 +7,7 @@ counts are sparse, since a run's latencies fill few buckets; sum and maximum are
 
 from __future__ import annotations
 
-from math import ceil, log2
+from math import ceil, log2, log10
 
 MIN_US, MAX_US = 1, 3_600_000_000
 _BITS = 11  # 2,048 buckets: the first power of two that tells 1,999 from 2,000, which three digits ask for
@@ -68,6 +68,8 @@ class Histogram:
         """Return (percentile, value) from 0 to 100, denser towards 100, as far as so many values can tell."""
         if not self.count:
             return []
-        steps = range(int(_STEPS * log2(self.count)) + 1)
-        wanted = [*(round(100 * (1 - 2 ** (-step / _STEPS)), 6) for step in steps), 100.0]
+        steps = {2 ** (step / _STEPS) for step in range(int(_STEPS * log2(self.count)) + 1)}
+        # And those that everybody asks for: 90, 99, 99.9, ...
+        tens = {float(10**power) for power in range(1, int(log10(self.count)) + 1)}
+        wanted = [*(round(100 - 100 / times, 6) for times in sorted(steps | tens)), 100.0]
         return list(zip(wanted, self.percentiles(*wanted), strict=True))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -36,7 +35,7 @@ def versions() -> dict[str, str]:
     """Return the versions of all that takes part."""
     found = {
         "prontodb": prontodb.__version__,
-        "python": f"{sys.implementation.name} {platform.python_version()}",
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
         "sqlite": dbapi2.sqlite_version,
     }
     for name in PACKAGES:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from dataclasses import dataclass
 from math import ceil, floor, log10
 from typing import TYPE_CHECKING
@@ -15,13 +16,19 @@ if TYPE_CHECKING:
 WIDE, NARROW = 1_040, 358
 """Widths that a chart is drawn in: on a desk, on a telephone. Each is shown at about its own size, so that its text is
 as large as that around it; the style sheet says which."""
+_UNIT = re.compile(r"(\d) (µs|ms|s|%|[KMGT]iB)\b")
 SERIES = 6
 """Kinds of line that can be told apart, by colour and by dashes."""
 
 
-def escaped(text: object) -> str:
-    """Return any text so that a page shows it, and never obeys it."""
+def literal(text: object) -> str:
+    """Return any text so that a page shows it letter by letter, and never obeys it."""
     return html.escape(clean(text))
+
+
+def escaped(text: object) -> str:
+    """Return any text so that a page shows it, and no line ends between a figure and its unit."""
+    return _UNIT.sub("\\1&nbsp;\\2", literal(text))
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, label: str, texts: Sequence[int] = (0,)) -> str:

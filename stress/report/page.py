@@ -6,7 +6,7 @@ from importlib import resources
 from typing import Any
 
 from .digest import broken_promises, checked, violations_of
-from .markup import escaped, scroll_box, table
+from .markup import escaped, literal, scroll_box, table
 from .sections import comparison_section, scenario_section
 from .units import count, size, some
 
@@ -50,7 +50,7 @@ def _header(data: Data) -> str:
     return (
         f'<header class="{kind}"><p class="eyebrow">ProntoDB stress report</p><h1>{escaped(_verdict(data))}</h1>'
         f'<p class="lead">{_lead(data)}</p>{_facts(data)}'
-        f'<code class="command">{escaped(data["command"])}</code>{_navigation(data)}</header>'
+        f"{_command(data['command'])}{_navigation(data)}</header>"
     )
 
 
@@ -58,10 +58,12 @@ def _lead(data: Data) -> str:
     scenarios = data["scenarios"]
     checks, questions, undecided = checked(data)
     faults = sum(len(scenario["faults"]) for scenario in scenarios)
-    told = (
-        f"{some(len(scenarios), 'scenario')}, {some(faults, 'fault')} made on purpose. Afterwards "
-        f"{some(checks, 'check')} put {some(questions, 'question')} to what was recorded and to what was left on disk."
-    )
+    told = f"{some(len(scenarios), 'scenario')}, {some(faults, 'fault')} made on purpose. "
+    if checks:
+        asked = f"{some(checks, 'check')} put {some(questions, 'question')}"
+        told += f"Afterwards {asked} to what was recorded and to what was left on disk."
+    else:
+        told += "No check was made afterwards, so that nothing is known."
     if undecided:
         told += f" {some(undecided, 'question')} could not be decided in reasonable time."
     broken = broken_promises(data)
@@ -82,15 +84,15 @@ def _facts(data: Data) -> str:
         ("seed", escaped(data["seed"])),
         ("versions", f"{escaped(data['versions'].get('prontodb', ''))}<small>{_other_versions(data)}</small>"),
     ]
-    return fact_list(facts)
+    return _fact_list(facts)
 
 
 def _other_versions(data: Data) -> str:
     versions = data["versions"]
-    return escaped(f"Python {versions.get('python', '')}, SQLite {versions.get('sqlite', '')}")
+    return escaped(f"{versions.get('python', '')}, SQLite {versions.get('sqlite', '')}")
 
 
-def fact_list(facts: list[tuple[str, str]]) -> str:
+def _fact_list(facts: list[tuple[str, str]]) -> str:
     """Return figures with their names, as a row; the figures are markup."""
     return (
         '<dl class="facts">' + "".join(f"<div><dt>{name}</dt><dd>{said}</dd></div>" for name, said in facts) + "</dl>"
@@ -119,15 +121,21 @@ def _violations(data: Data) -> str:
 
 def _violation(scenario: Data, found: Data) -> str:
     head = f"Promise {found['promise']}: {found['text']}"
-    lines = "\n".join(escaped(line) for line in found["stretch"])
+    lines = "\n".join(literal(line) for line in found["stretch"])
     shown = scroll_box(f"<pre>{lines}</pre>", "The shortest stretch of history that shows it") if lines else ""
     return (
         f'<article class="violation"><h3>{escaped(head)}</h3>'
         f"<p>Found by the check {escaped(found['check'])} in {escaped(scenario['name'])}"
         f"{'; the shortest stretch of history that shows it:' if lines else '.'}</p>{shown}"
         f'<p class="muted">The same operations and faults again:</p>'
-        f'<code class="command">{escaped(scenario["command"])}</code></article>'
+        f"{_command(scenario['command'])}</article>"
     )
+
+
+def _command(command: str) -> str:
+    """Return a command whose lines end between its words only."""
+    words = " ".join(f"<span>{literal(word)}</span>" for word in str(command).split(" "))
+    return f'<code class="command">{words}</code>'
 
 
 def _promises(data: Data) -> str:
@@ -145,12 +153,14 @@ def _promises(data: Data) -> str:
         for promise in tested
     ]
     heads = ("No.", "promise", "", "tested", "violations", "by the checks")
-    shown = table(heads, rows, label="Promises", texts=(0, 1, 2, 5)) if rows else "<p>None was put to the test.</p>"
+    shown = "<p>No promise was put to the test.</p>"
+    if rows:
+        shown = table(heads, rows, label="Promises", texts=(0, 1, 2, 5))
     if others:
         items = "".join(f"<li>{promise['number']}. {escaped(promise['text'])}</li>" for promise in others)
         said = f"{some(len(others), 'promise')} not put to the test by this run"
         shown += f'<details><summary>{said}</summary><ul class="note">{items}</ul></details>'
-    return f'<section id="promises"><h2>Promises</h2>{shown}</section>'
+    return f'<section id="promises"><h2>Promises</h2><div class="prose">{shown}</div></section>'
 
 
 def _mark(violations: int) -> str:
@@ -166,10 +176,11 @@ def _footer(data: Data) -> str:
         f"{size(machine.get('memory_bytes'))} of memory",
         str(machine.get("kernel", "")),
         f"file system {machine.get('file_system', 'unknown')}",
-        f"load before {', '.join(map(str, machine.get('load', [])))}",
+        f"load {', '.join(map(str, machine.get('load', [])))}",
         f"tools: {', '.join(tools) or 'none'}",
     ]
-    others = [f"{name} {version}" for name, version in versions.items()]
+    # Python says its name itself, as it has several.
+    others = [version if version[:1].isalpha() else f"{name} {version}" for name, version in versions.items()]
     return (
         f"<footer><p><b>Made on</b> {escaped(', '.join(facts))}.</p><p><b>With</b> {escaped(', '.join(others))}.</p>"
         "<p>All figures of this page stand in report.json beside it.</p></footer>"

@@ -62,7 +62,7 @@ def _facts(scenario: Data) -> str:
     pace = rate(scenario)
     facts = [
         ("operations", count(scenario["operations"]), outcome_text(scenario)),
-        ("a second", NONE if pace is None else in_unit(pace, "ops/s").removesuffix("/s"), "acknowledged"),
+        ("pace", NONE if pace is None else in_unit(pace, "ops/s"), "acknowledged"),
         ("agents", count(scenario["agents"]), some(scenario["addresses"], "address", "addresses")),
         ("time", seconds(scenario["seconds"]), ""),
         ("faults", count(len(scenario["faults"])), _skipped_text(scenario)),
@@ -182,12 +182,12 @@ def _checks(scenario: Data) -> str:
             count(check["violations"]),
             count(check["undecided"]),
             escaped(", ".join(str(promise["number"]) for promise in check["promises"])),
-            "<br>".join(escaped(note) for note in check["notes"]),
         )
         for check in scenario["checks"]
     ]
-    heads = ("check", "", "questions", "violations", "undecided", "promises", "notes")
-    return "<h3>Checks</h3>" + table(heads, rows, label="Checks", texts=(0, 1, 5, 6))
+    heads = ("check", "", "questions", "violations", "undecided", "promises")
+    notes = [f"{check['check']}: {note}" for check in scenario["checks"] for note in check["notes"]]
+    return "<h3>Checks</h3>" + table(heads, rows, label="Checks", texts=(0, 1, 5)) + _note_list(notes)
 
 
 def _faults(scenario: Data) -> str:
@@ -198,13 +198,13 @@ def _faults(scenario: Data) -> str:
         for skipped in scenario["skipped_faults"]
     ]
     if not rows:
-        return '<h3>Faults</h3><p class="muted">None were asked for.</p>'
+        return '<h3>Faults</h3><p class="muted">No fault was made.</p>'
     shown = table(("fault", "", "times", "when, or why not"), rows, label="Faults", texts=(0, 1, 3))
     return f"<h3>Faults</h3>{shown}{_fault_list(scenario['faults'])}"
 
 
 def _when(faults: list[Data]) -> str:
-    first, last = faults[0]["at_s"], max(fault["at_s"] for fault in faults)
+    first, last = (choose(fault["at_s"] for fault in faults) for choose in (min, max))
     lasted = [fault["until_s"] - fault["at_s"] for fault in faults if fault["until_s"] is not None]
     told = f"at {moment(first)}" if len(faults) == 1 else f"from {moment(first)} to {moment(last)}"
     if lasted:
@@ -232,8 +232,12 @@ def _fault_list(faults: list[Data]) -> str:
 
 
 def _notes(scenario: Data) -> str:
-    items = "".join(f"<li>{escaped(note)}</li>" for note in scenario["notes"])
-    return f'<h3>Notes</h3><ul class="note">{items}</ul>' if items else ""
+    return f"<h3>Notes</h3>{_note_list(scenario['notes'])}" if scenario["notes"] else ""
+
+
+def _note_list(notes: Sequence[str]) -> str:
+    items = "".join(f"<li>{escaped(note)}</li>" for note in notes)
+    return f'<ul class="note">{items}</ul>' if items else ""
 
 
 def comparison_section(found: Data) -> str:

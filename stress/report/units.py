@@ -78,18 +78,16 @@ def size(size_bytes: float | None) -> str:
     return f"{digits(size_bytes)} {_SIZES[power]}"
 
 
-def clean(text: object, *, lines: bool = False) -> str:
+def clean(text: object) -> str:
     """Return any text so that it can only be read: what is not to be seen stands there as its escape.
 
-    Control characters, those that turn the direction of writing, and halves of surrogate pairs. `lines` keeps the ends
-    of lines.
+    Control characters, those that turn the direction of writing, and halves of surrogate pairs.
     """
-    kept = "\n" if lines else ""
+    said = str(text)
+    if said.isprintable():
+        return said
     return "".join(
-        letter
-        if letter in kept or unicodedata.category(letter) not in ("Cc", "Cf", "Cs", "Zl", "Zp")
-        else _escape(letter)
-        for letter in str(text)
+        _escape(letter) if unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Zl", "Zp") else letter for letter in said
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import cache
 from random import Random
 from typing import Any
 
@@ -56,7 +57,7 @@ MACHINE = {
     "strace": True,
     "libfaketime": False,
 }
-VERSIONS = {"prontodb": "0.1.0", "python": "cpython 3.12.4", "sqlite": "3.53.4"}
+VERSIONS = {"prontodb": "0.1.0", "python": "CPython 3.12.4", "sqlite": "3.53.4"}
 HOSTILE = "<script>alert('x')</script>\"&\x00\x1b[31m\u202e\ud800]]>"
 _MEDIANS_US = {GET: 180, SET: 2_400, RAISE: 2_900, CAS: 2_600, TRANSACT: 3_800, PEEK: 150, KEYS: 400, LEND: 2_500}
 
@@ -194,8 +195,9 @@ def run(*scenes: Scene, plan: Plan | None = None) -> dict[str, Any]:
     return run_data(plan, data, promises=PROMISES, began_at=BEGAN_AT, machine=MACHINE, versions=VERSIONS)
 
 
+@cache
 def good_run() -> dict[str, Any]:
-    """Return a run in which every promise held, of both designs."""
+    """Return a run (not to be changed) in which every promise held, of both designs."""
     skipped = {"clock": "libfaketime is not installed", "write-errors": "strace may not attach here (ptrace_scope 2)"}
     ended = [Ending(process="agent07-1", code=-11, was_meant=False, last_words="Segmentation fault")]
     return run(
@@ -204,8 +206,9 @@ def good_run() -> dict[str, Any]:
     )
 
 
+@cache
 def bad_run() -> dict[str, Any]:
-    """Return a run with violations, a leak, 300 faults, and hostile names everywhere."""
+    """Return a run (not to be changed) with violations, a leak, 300 faults, and hostile names everywhere."""
     leaky = busy_history(faults=300, seed=3)
     leaky.operations.append(operation(PEEK, 59_000, 1, key="token.agent09.1", result="token:agent09:1"))
     leaky.faults.append(Fault(name=HOSTILE, target=HOSTILE, at_ns=BEGAN_NS, text=HOSTILE))
@@ -221,7 +224,8 @@ def bad_run() -> dict[str, Any]:
     return run(*scenes)
 
 
+@cache
 def empty_run() -> dict[str, Any]:
-    """Return a run of one agent that did nothing at all."""
+    """Return a run (not to be changed) of one agent that did nothing at all."""
     plan = Plan(scenarios=("isolation",), agents=1, seconds=1)
     return run(scene(made=history(seconds=0), verdicts=(), plan=plan), plan=plan)
