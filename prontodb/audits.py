@@ -17,6 +17,7 @@ from prontodb.model.address import Address
 from prontodb.model.anchor import ACCEPTED, VERIFIED, Anchor
 from prontodb.model.history import Mark
 from prontodb.model.progress import never
+from prontodb.registry.addresses import AddressRegistry
 from prontodb.registry.anchors import AnchorRegistry
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Audits:
     ) -> None:
         self._layout, self._clock, self._containers = layout, clock, containers
         self._registry = AnchorRegistry(layout, wait_s=wait_s, one_shot=True)
+        self._addresses = AddressRegistry(layout, wait_s=wait_s, one_shot=True)
 
     def verify(
         self,
@@ -94,7 +96,7 @@ class Audits:
         try:
             # What was done and not noted, since somebody was killed or the registry was locked, is made up for. Where
             # that cannot be written even now, it still accuses nobody.
-            self._registry.settle(where_is)
+            self._addresses.settle(where_is)
             found = self._registry.as_due(where_is)
         except ProntoError as error:
             notes.append(f"the anchors of the registry cannot be read: {error}")

@@ -307,10 +307,22 @@ UNKNOWN_NOTE = "ProntoDB: outcome unknown"
 """How the note on a cancelled write begins that may or may not have been committed."""
 
 
+COMMITTED_NOTE = "ProntoDB: the write was committed"
+"""How the note on a cancelled write begins whose commit was under way and has come to its end."""
+
+
 def outcome_is_unknown(error: BaseException) -> bool:
     """True when a write that ended with this error may or may not have happened."""
     notes = getattr(error, "__notes__", ())
     return isinstance(error, OutcomeUnknownError) or any(note.startswith(UNKNOWN_NOTE) for note in notes)
+
+
+def was_committed(error: BaseException) -> bool:
+    """True when a write that ended with this error was made all the same: cancelled while its commit was under way.
+
+    False and not `outcome_is_unknown`: nothing was written.
+    """
+    return any(note.startswith(COMMITTED_NOTE) for note in getattr(error, "__notes__", ()))
 
 
 class UnavailableError(ProntoError):

@@ -35,7 +35,9 @@ KEYS, COUNT = "keys", "count"
 PEEK = "peek"
 """Looking at the agent's own address for a key of another agent: result the value or None."""
 SWEEP, BACKUP, VERIFY, RESTORE, MIGRATE = "sweep", "backup", "verify", "restore", "migrate"
-CREATE, DROP, RENAME, COPY = "create", "drop", "rename", "copy"
+CREATE, DROP, RENAME, COPY, LIST = "create", "drop", "rename", "copy", "list"
+"""create, drop: bool. rename, copy: argument {"target": address}. copy: result {"marks": {key: value or None}}, read at
+the target."""
 EVICT = "evict"
 """A session ended by force, by whoever makes the faults; session is the victim's id."""
 
@@ -47,6 +49,7 @@ OPENED = "open"  # it never returned: its process was killed first
 
 # Families of keys; each checker looks at its own.
 LEDGER, REGISTER, COUNTER, PAIR, TOKEN, LEASE = "ledger", "register", "counter", "pair", "token", "lease"
+MARK = "mark"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -162,7 +165,7 @@ def _read_process(process: str, lines: Iterable[bytes]) -> list[Operation]:
 class Recorder:
     """Writes one process's history. A line is in the kernel's hands before its call is made: SIGKILL loses none."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | str) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self._number = 0
 

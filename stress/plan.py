@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 DEFAULT_AGENTS = 32
 DEFAULT_SECONDS = 30.0
@@ -46,6 +46,10 @@ class Plan:
         for name, value in (("--seconds", self.seconds), ("--operations", self.operations), ("--mib", self.mebibytes)):
             if not 0 < value < float("inf"):
                 raise PlanError(f"{name} must be more than 0, not {value:g}")
+
+    def part(self, *, agents: int, addresses: int | None) -> Plan:
+        """Return the same plan for some of the agents."""
+        return replace(self, agents=agents, addresses=addresses)
 
     def command(self, scenario: str | None = None) -> str:
         """Return the command that runs this plan again, or only one scenario of it: the same operations and faults.

@@ -86,6 +86,7 @@ COMMANDS = {
     "settings show": ("about", "do_settings_show", "print every setting of this root", ABOUT),
     "settings check": ("about", "do_settings_check", "say whether the settings file is right", ABOUT),
     "doctor": ("about", "do_doctor", "examine this root, and repair it on request", ABOUT),
+    "stress": ("stressing", "do_stress", "play a fleet of agents with faults, and judge what happened", ABOUT),
     "version": ("about", "do_version", "print the versions of everything involved", ABOUT),
     "inspect": ("about", "do_inspect", "list all commands, for people and programs", ABOUT),
     "help": ("help", "do_help", "explain ProntoDB or one command", ABOUT),
@@ -94,3 +95,6 @@ COMMANDS = {
 
 FAMILIES = frozenset(name.partition(" ")[0] for name in COMMANDS if " " in name)
 """First words of commands of two words."""
+
+VERBATIM = frozenset(("stress",))
+"""Commands with a language of their own: what follows their name is left as it is."""

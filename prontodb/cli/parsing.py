@@ -11,7 +11,7 @@ target, and argparse drops a word that is itself `--`, so that `set KEY -- --` w
 
 from __future__ import annotations
 
-from prontodb.cli.commands import COMMANDS, FAMILIES
+from prontodb.cli.commands import COMMANDS, FAMILIES, VERBATIM
 from prontodb.errors import InvalidInputError, shown
 
 TYPE_CHECKING = False
@@ -156,6 +156,8 @@ class Line:
                 return
             if _is_word(text):
                 self.words.append(text)
+                if len(self.words) == 1 and text in VERBATIM:
+                    rest.insert(0, "--")
             else:
                 self._option(text, rest)
 

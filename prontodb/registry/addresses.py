@@ -13,11 +13,11 @@ from prontodb.registry.index import Index
 from prontodb.storage import connection as sqlite
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from prontodb.model.history import Mark
     from prontodb.registry.anchors import AnchorRegistry
-    from prontodb.registry.dues import WhereIs
+    from prontodb.registry.dues import Due, WhereIs
 
 APPLICATION_ID = 0x50724152  # "PrAR"
 _SCHEMA = (
@@ -158,8 +158,7 @@ class AddressRegistry:
 
     def deleted(self, address: Address) -> None:
         """Forget an address."""
-        self._deferrable(lambda: self.remove(address))
-        self._anchors().forget(address)
+        self._anchors().forget(address, noted=self._deferrable(lambda: self.remove(address)))
 
     def renaming(self, old: Address, new: Address, mark: Mark | None = None, at_ms: int = 0) -> None:
         """Note that `old` is about to become `new`; `StorageFullError` where it must not."""
@@ -177,8 +176,7 @@ class AddressRegistry:
             connection.execute(_PUT, (new.user, new.cursor, ACTIVE, created_at_ms, None)).close()
             connection.execute(_DELETE, (old.user, old.cursor)).close()
 
-        self._deferrable(lambda: self._index.write(work))
-        self._anchors().move(old, new)
+        self._anchors().move(old, new, noted=self._deferrable(lambda: self._index.write(work)))
 
     def placing(self, address: Address, mark: Mark, at_ms: int) -> None:
         """Note that another keystore is about to be put there; `StorageFullError` where it must not."""
@@ -197,8 +195,21 @@ class AddressRegistry:
         return [due.address for due in self._anchors().due()]
 
     def settle(self, where_is: WhereIs) -> int:
-        """Have the anchors follow what was done to addresses and not noted; return how many changes those were."""
-        return self._anchors().settle(where_is)
+        """Note what was done to addresses and could not be noted then; return how many changes those were."""
+        return self._anchors().settle(where_is, lambda dues: self._follow(dues, where_is))
+
+    def _follow(self, dues: Sequence[Due], where_is: WhereIs) -> bool:
+        """Take the rows of addresses that are gone out of the index; False when that cannot be done now.
+
+        What a renamed one is called now is found by its folder.
+        """
+        gone = [due.address for due in dues if where_is(due.address) is None]
+
+        def work(connection: sqlite.Connection) -> None:
+            for address in gone:
+                connection.execute(_DELETE, (address.user, address.cursor)).close()
+
+        return not gone or not self._index.exists() or self._deferrable(lambda: self._index.write(work))
 
     def _anchors(self) -> AnchorRegistry:
         # Here alone: a one-shot write of an address that exists pays nothing for them.
@@ -208,9 +219,11 @@ class AddressRegistry:
             self._kept = AnchorRegistry(self._layout, wait_s=self._wait_s, one_shot=self._one_shot)
         return self._kept
 
-    def _deferrable(self, update: Callable[[], None]) -> None:
-        """Update the index if that can be done: data never fails for an index; the next listing heals it."""
+    def _deferrable(self, update: Callable[[], None]) -> bool:
+        """Update the index if that can be done, else return False: data never fails for an index; it heals later."""
         try:
             update()
         except ProntoError as error:
             event("registry.deferred", reason=str(error))
+            return False
+        return True

@@ -111,8 +111,11 @@ class AnchorRegistry:
         """Return what was done, or begun by somebody who is gone, and is not noted yet."""
         return [due for due in self._dues.all() if due.is_done or due.is_abandoned()]
 
-    def settle(self, where_is: WhereIs) -> int:
-        """Note what is due, if that can be done now; return how many changes were made up for."""
+    def settle(self, where_is: WhereIs, follow: Callable[[Sequence[Due]], bool]) -> int:
+        """Note what is due, if that can be done now; return how many changes were made up for.
+
+        `follow` notes it elsewhere, and returns False when it cannot: all stays due then.
+        """
         dues = self._dues.all()
         if not dues:
             return 0
@@ -139,7 +142,7 @@ class AnchorRegistry:
             for anchor in found:
                 put(connection, anchor)
 
-        if made and not self._deferrable(work):
+        if made and not (follow(made) and self._deferrable(work)):
             return 0
         self._dues.remove([*made, *never])
         for due in made:
@@ -172,22 +175,25 @@ class AnchorRegistry:
 
         self._index.write(work)
 
-    def forget(self, address: Address) -> None:
-        """Drop those of an address that is gone."""
-        noted = self._deferrable(
-            lambda connection: connection.execute(_FORGET, (address.user, address.cursor)).close(), make=False
+    def forget(self, address: Address, *, noted: bool) -> None:
+        """Drop those of an address that is gone; stays due when that was not `noted` elsewhere."""
+        self._end(
+            address,
+            noted
+            and self._deferrable(
+                lambda connection: connection.execute(_FORGET, (address.user, address.cursor)).close(), make=False
+            ),
         )
-        self._end(address, noted)
 
-    def move(self, old: Address, new: Address) -> None:
-        """Hand those of `old` on to `new`, which is the same keystore."""
+    def move(self, old: Address, new: Address, *, noted: bool) -> None:
+        """Hand those of `old` on to `new`, the same keystore; stays due when the move was not `noted` elsewhere."""
 
         def work(connection: Connection) -> None:
             # Unless somebody has handed them on already, to make up for us.
             connection.execute(_FORGET_FOR, (old.user, old.cursor, new.user, new.cursor)).close()
             connection.execute(_MOVE, (old.user, old.cursor, new.user, new.cursor)).close()
 
-        self._end(old, self._deferrable(work, make=False))
+        self._end(old, noted and self._deferrable(work, make=False))
 
     def _deferrable(self, work: Callable[[Connection], None], *, make: bool = True) -> bool:
         """Do it if that can be done now; False when not."""

@@ -4,8 +4,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import acknowledged, backups, counters, endings, errors, expiry, fences, holders, isolation, registers, registry
-from . import soundness, transactions
+from . import (
+    acknowledged,
+    backups,
+    copies,
+    counters,
+    endings,
+    errors,
+    expiry,
+    fences,
+    holders,
+    imports,
+    isolation,
+    lifecycle,
+    registers,
+    registry,
+    soundness,
+    transactions,
+)
 
 if TYPE_CHECKING:
     from ..verdict import Check
@@ -13,6 +29,21 @@ if TYPE_CHECKING:
 CHECKS: dict[str, Check] = {
     each.CHECK: each.check
     for each in (
-        isolation, acknowledged, registers, counters, transactions, holders, fences, expiry, backups, registry, soundness, errors, endings
+        isolation,
+        acknowledged,
+        registers,
+        counters,
+        transactions,
+        holders,
+        fences,
+        expiry,
+        backups,
+        lifecycle,
+        copies,
+        imports,
+        registry,
+        soundness,
+        errors,
+        endings,
     )
 }

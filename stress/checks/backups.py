@@ -23,7 +23,8 @@ WHOLE, ONE_INSTANT = 26, 27
 def check(history: History, aftermath: Aftermath) -> Verdict:
     """Check each backup that was acknowledged or listed, and what was restored from it elsewhere."""
     tally = Tally(CHECK)
-    made = {str(backup.result): backup for backup in history.of(BACKUP) if backup.outcome == OK}
+    # No id: nothing had changed since the last one, and none was made.
+    made = {str(one.result): one for one in history.of(BACKUP) if one.outcome == OK and one.result is not None}
     _check_listed(made, aftermath, tally)
     writes, pairs, moves = _by_address(history, LEDGER), _pairs(history), Moves(history)
     for name, places in sorted(aftermath.restored.items()):

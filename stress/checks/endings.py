@@ -18,7 +18,7 @@ HUNG = 86
 """The exit code of an agent whose own watchdog ended it: an operation never returned."""
 
 
-def check(history: History, aftermath: Aftermath) -> Verdict:  # noqa: ARG001 - every checker is asked the same way
+def check(history: History, aftermath: Aftermath) -> Verdict:
     """Check how each process ended, and that neither processes nor unfinished files are left."""
     tally = Tally(CHECK)
     for ending in aftermath.endings:

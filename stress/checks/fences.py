@@ -35,7 +35,7 @@ class Fence:
     text: str
 
 
-def check(history: History, aftermath: Aftermath) -> Verdict:  # noqa: ARG001 - every checker is asked the same way
+def check(history: History, aftermath: Aftermath) -> Verdict:
     """Check that no session wrote after it was replaced or put out, and that epochs rise."""
     tally, sessions = Tally(CHECK), stays(history)
     orders = _exclusive_by_address(sessions)
@@ -102,7 +102,7 @@ def _fence(stay: Stay, order: list[Stay]) -> Fence | None:
 
 def _is_newer(heir: Stay, stay: Stay) -> bool:
     """False when the epochs say the opposite: whoever was stopped on the way out of `open` comes late, not second."""
-    return stay.epoch is None or heir.epoch is None or heir.epoch > stay.epoch
+    return heir.epoch is not None and (stay.epoch is None or heir.epoch > stay.epoch)
 
 
 def _check_epochs(order: list[Stay], moves: Moves, tally: Tally) -> None:

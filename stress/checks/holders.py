@@ -25,7 +25,7 @@ FAULT_LASTS_NS = 1_000_000_000
 """A fault is written down before it is made: for so long after that it may still come."""
 
 
-def check(history: History, aftermath: Aftermath) -> Verdict:  # noqa: ARG001 - every checker is asked the same way
+def check(history: History, aftermath: Aftermath) -> Verdict:
     """Check that no two sessions were certainly at one address at once, unless both were shared."""
     tally = Tally(CHECK)
     cuts = history.faults_of(LOCKS)

@@ -25,12 +25,15 @@ class SimpleFault:
         """Return why this machine cannot make it, or None."""
         return None
 
-    def prepare(self, root: Path, place: Path) -> dict[str, str]:  # noqa: ARG002 - the faults that need it override it
+    def prepare(self, root: Path, place: Path) -> dict[str, str]:
         """Make ready before any agent starts; return what agents need in their environment."""
         return {}
 
     def finish(self) -> None:
         """Take back all that is still in force; `make` leaves nothing behind here, cancelled or not."""
+
+    def release(self) -> None:
+        """Nothing to take away."""
 
 
 def one_of(ground: Field, chance: Random, fits: Callable[[LiveAgent], bool] | None = None) -> LiveAgent | None:

@@ -89,7 +89,7 @@ class Clock(SimpleFault):
         """Return why this machine cannot make it, or None."""
         return _why_no_faketime()
 
-    def prepare(self, root: Path, place: Path) -> dict[str, str]:  # noqa: ARG002 - the root has no part in it
+    def prepare(self, root: Path, place: Path) -> dict[str, str]:
         """Write the file that all agents read the offset from; return what makes them read it."""
         library = _library()
         assert library is not None, "asked before, by why_not"

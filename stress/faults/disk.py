@@ -48,7 +48,7 @@ class FullDisk(SimpleFault):
         """Return why this machine cannot make it, or None."""
         return _why_no_mount()
 
-    def prepare(self, root: Path, place: Path) -> dict[str, str]:  # noqa: ARG002 - needs no files of its own
+    def prepare(self, root: Path, place: Path) -> dict[str, str]:
         """Mount the file system over an empty root. Raises `MountError`; see there about threads."""
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         if any(root.iterdir()):

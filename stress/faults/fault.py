@@ -76,6 +76,10 @@ class Fault(Protocol):
         """Take back all that is still in force; called also when the run is broken off."""
         ...
 
+    def release(self) -> None:
+        """Take away what was made ready, when everybody has looked at what is left."""
+        ...
+
     async def make(self, ground: Field, chance: Random) -> None:
         """Make it once; called again and again, with pauses. Nobody fit for it there: do nothing."""
         ...

@@ -53,7 +53,7 @@ class Registry(SimpleFault):
 
     name = "registry"
 
-    async def make(self, ground: Field, chance: Random) -> None:  # noqa: ARG002 - there is nothing to choose
+    async def make(self, ground: Field, chance: Random) -> None:
         """Delete them."""
         if not ground.agents():
             return

@@ -31,6 +31,8 @@ class Progress:
     ops_per_s: float
     faults: Mapping[str, int] = field(default_factory=dict)
     """Made so far, by name."""
+    stage: str = ""
+    """What is done when the agents do not work: starting, looking at what is left, judging."""
     alarms: int = 0
     """What agents saw themselves that ought not to be; the checks at the end have the word."""
 
@@ -96,7 +98,7 @@ def progress_text(progress: Progress, columns: int | None = None) -> str:
     faults = ", ".join(f"{name} {number}" for name, number in progress.faults.items())
     # Each with its rank: the last ones go first when there is no room.
     parts = [
-        (0, f"{clean(progress.scenario)} {progress.elapsed_s:.0f} of {progress.of_s:.0f} s"),
+        (0, clean(f"{progress.scenario} {progress.stage or f'{progress.elapsed_s:.0f} of {progress.of_s:.0f} s'}")),
         (1, some(progress.alarms, "alarm").upper() if progress.alarms else ""),
         (4, some(progress.agents, "agent")),
         (3, f"{count(progress.operations)} operations"),

@@ -51,10 +51,10 @@ def hurried(root: Path) -> None:
 
 
 @contextmanager
-def locked(root: Path) -> Iterator[None]:
-    """Somebody writes to the index of sessions and anchors, and does not come to an end."""
+def locked(root: Path, index: str = "active_sessions.db") -> Iterator[None]:
+    """Somebody writes to the index of sessions and anchors, or to another, and does not come to an end."""
     hurried(root)
-    connection = sqlite.connect(str(root / "registry" / "active_sessions.db"))
+    connection = sqlite.connect(str(root / "registry" / index))
     connection.execute("BEGIN IMMEDIATE").close()
     try:
         yield
@@ -90,6 +90,22 @@ def undone(cli: Cli) -> None:
 
 
 # While the registry is locked
+
+
+@pytest.mark.parametrize("change", [renamed, deleted])
+async def test_what_went_while_the_index_was_locked_is_not_called_missing(
+    kept: Path, cli: Cli, change: Callable[[Cli], None]
+) -> None:
+    with locked(kept, "address_registry.db"):
+        change(cli)
+        assert accusations(kept) == []
+    there = [OTHER] if change is deleted else [NEW, OTHER]
+    assert [(row["address"], row["state"]) for row in cli.ok("address", "list", "--json").json] == [
+        (address, "active") for address in there
+    ]
+    assert due(kept) == []
+    assert accusations(kept) == []
+    assert {str(one.address) for one in AnchorRegistry(Layout(str(kept)), wait_s=1, one_shot=True).all()} == {*there}
 
 
 @pytest.mark.parametrize("change", [renamed, deleted, restored, undone])

@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 import pytest
 
-from prontodb.errors import ConflictError
+from prontodb.errors import ConflictError, outcome_is_unknown, was_committed
 from prontodb.keystore import Keystore
 from prontodb.manager import SessionManager
 from tests.checking import root_faults
@@ -73,6 +73,7 @@ async def note_after(act: Callable[[], Awaitable[object]], canceller: str, delay
     """Begin `act` and cancel it; return the notes of the cancellation, or None when `act` was done before."""
     ticks, delay_s = delay
     said: list[str] = []
+    asked: list[tuple[bool, bool]] = []
     scope = anyio.CancelScope()
     begun = False
 
@@ -84,6 +85,8 @@ async def note_after(act: Callable[[], Awaitable[object]], canceller: str, delay
                 await act()
             except asyncio.CancelledError as error:
                 said.append(" ".join(getattr(error, "__notes__", ())))
+                # By a call, too, for who must not depend on words.
+                asked.append((was_committed(error), outcome_is_unknown(error)))
                 raise
             except ConflictError:
                 said.append(NOTHING)
@@ -102,6 +105,7 @@ async def note_after(act: Callable[[], Awaitable[object]], canceller: str, delay
             task.cancel()
     with anyio.fail_after(PATIENCE_S):
         await asyncio.wait([task])
+    assert all(told == (COMMITTED in said[0], UNKNOWN in said[0]) for told in asked)
     if not begun:
         return NOTHING
     return said[0] if said else None

@@ -16,6 +16,7 @@ import anyio
 
 from prontodb.engine.sqlite import opening, writing
 from prontodb.errors import (
+    COMMITTED_NOTE,
     UNKNOWN_NOTE,
     AddressGoneError,
     AddressNotFoundError,
@@ -49,7 +50,7 @@ T = TypeVar("T")
 
 _BROKEN = (StorageFullError, CorruptError, UnavailableError, OutcomeUnknownError)
 
-_COMMITTED = "ProntoDB: the write was committed"
+_COMMITTED = COMMITTED_NOTE
 _NOTHING = "ProntoDB: nothing was written"
 _UNKNOWN = UNKNOWN_NOTE
 """How the note on a cancellation begins."""

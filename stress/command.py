@@ -1,0 +1,292 @@
+"""The command line of the harness: run scenarios, list what there is, make a report's page anew."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import anyio
+
+from .breaks import BREAKS
+from .faults import FAULTS
+from .plan import DEFAULT_AGENTS, DEFAULT_MEBIBYTES, DEFAULT_OPERATIONS, DEFAULT_SECONDS, Plan, PlanError
+from .promises import PROMISES
+from .report.figures import scenario_data
+from .report.machine import machine, versions
+from .report.page import page
+from .report.run import run_data
+from .report.summary import summary
+from .report.terminal import LiveLine, wants_colour
+from .run import Stage, play
+from .scenarios import SCENARIOS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .faults.fault import Fault
+    from .report.figures import Data
+
+OK, ERROR = 0, 1
+OK_VERDICT = "ok"
+DATA, PAGE = "report.json", "report.html"
+MAX_SEED = 1_000_000
+
+EXAMPLES = """examples:
+  python -m stress run isolation contention --agents 32 --faults kill,stop --seconds 60
+  python -m stress run isolation shared-database --agents 32   the old design under the same load
+  python -m stress run contention --faults all --seed 7         the same again: the seed is in every report
+  python -m stress run isolation --break lost-ack              must fail: is the harness awake?
+  python -m stress list                                        scenarios, faults and breaks, a line each
+  python -m stress report stress-reports/LAST                  make the page anew from its report.json
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        # One line, and 1: 2 is a miss in this house.
+        print(f"stress: {message}; 'python -m stress --help' has examples", file=sys.stderr)
+        raise SystemExit(ERROR)
+
+
+def _parser(program: str) -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog=program,
+        description="A fleet of agent processes, faults on purpose, a checked history.",
+        epilog=EXAMPLES.replace("python -m stress", program),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser, metavar="run|list|report")
+    run = commands.add_parser(
+        "run",
+        help="play scenarios and judge them",
+        epilog=EXAMPLES.replace("python -m stress", program),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    run.add_argument("scenarios", nargs="+", metavar="SCENARIO", help=f"one or more of: {', '.join(SCENARIOS)}")
+    number: dict[str, Any] = {"type": int, "metavar": "N"}
+    run.add_argument("--agents", default=DEFAULT_AGENTS, help=f"processes (default {DEFAULT_AGENTS})", **number)
+    run.add_argument("--addresses", help="addresses (default: what the scenario finds right)", **number)
+    run.add_argument(
+        "--seconds",
+        type=float,
+        default=DEFAULT_SECONDS,
+        metavar="S",
+        help=f"how long the agents of each scenario work (default {DEFAULT_SECONDS:g})",
+    )
+    run.add_argument("--faults", default="", metavar="A,B,...", help=f"any of: {', '.join(FAULTS)}; or all")
+    run.add_argument(
+        "--break",
+        dest="breaks",
+        default="",
+        metavar="A,B,...",
+        help=f"known faults put into the harness itself, each of which must be found: {', '.join(BREAKS)}",
+    )
+    run.add_argument("--seed", help="which operations and faults (default: by chance, and printed)", **number)
+    run.add_argument(
+        "--operations",
+        default=DEFAULT_OPERATIONS,
+        help=f"at most, of each agent (default {DEFAULT_OPERATIONS})",
+        **number,
+    )
+    run.add_argument(
+        "--mib",
+        dest="mebibytes",
+        default=DEFAULT_MEBIBYTES,
+        help=f"at most, written by each agent (default {DEFAULT_MEBIBYTES})",
+        **number,
+    )
+    run.add_argument("--root", metavar="DIR", help="an empty folder for the data (default: a temporary one)")
+    run.add_argument("--report", metavar="DIR", help="where the report goes (default: stress-reports/TIME)")
+    run.add_argument("--json", action="store_true", help="print the verdict as JSON")
+    run.add_argument("--quiet", action="store_true", help="no progress")
+    listing = commands.add_parser("list", help="list scenarios, faults and breaks", allow_abbrev=False)
+    listing.add_argument("--json", action="store_true", help="as JSON")
+    page = commands.add_parser("report", help="make the page anew from report.json", allow_abbrev=False)
+    page.add_argument("folder", metavar="DIR", help="a folder with a report.json")
+    return parser
+
+
+def _chosen(text: str, known: Sequence[str], what: str) -> tuple[str, ...]:
+    """Return the names in a list with commas, each once; `all` is all of them."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if names == ["all"]:
+        return tuple(known)
+    for name in names:
+        if name not in known:
+            raise PlanError(f"there is no {what} {name!r}; there are: {', '.join(known)}")
+    return tuple(dict.fromkeys(names))
+
+
+def _plan(args: argparse.Namespace, root: Path, report: Path) -> Plan:
+    for name in args.scenarios:
+        if name not in SCENARIOS:
+            raise PlanError(f"there is no scenario {name!r}; there are: {', '.join(SCENARIOS)}")
+    plan = Plan(
+        scenarios=tuple(dict.fromkeys(args.scenarios)),
+        agents=args.agents,
+        addresses=args.addresses,
+        seconds=args.seconds,
+        faults=_chosen(args.faults, tuple(FAULTS), "fault"),
+        breaks=_chosen(args.breaks, tuple(BREAKS), "break"),
+        seed=random.randrange(MAX_SEED) if args.seed is None else args.seed,
+        operations=args.operations,
+        mebibytes=args.mebibytes,
+        root=str(root),
+        report=str(report),
+    )
+    played = [SCENARIOS[name] for name in plan.scenarios]
+    for scenario in played:
+        scenario.addresses(plan)
+    for name in plan.breaks:
+        if not any(name in scenario.breaks for scenario in played):
+            showing = [scenario.name for scenario in SCENARIOS.values() if name in scenario.breaks]
+            raise PlanError(
+                f"--break {name} cannot show in {', '.join(plan.scenarios)}; it can in {', '.join(showing)}"
+            )
+    return plan
+
+
+def _do_run(args: argparse.Namespace) -> int:
+    report = Path(args.report or f"stress-reports/{datetime.now(UTC):%Y%m%d-%H%M%S}").resolve()
+    if (report / DATA).exists():
+        raise PlanError(f"--report {report} has a report already; give another folder")
+    if args.root and Path(args.root).exists() and any(Path(args.root).iterdir()):
+        raise PlanError(f"--root {args.root} is not empty; give a folder that is, or none")
+    root = Path(args.root or tempfile.mkdtemp(prefix="prontodb-stress-")).resolve()
+    keeps = True
+    try:
+        plan = _plan(args, root, report)
+        data = anyio.run(_played, plan, args.quiet or args.json)
+        keeps = data["verdict"] != OK_VERDICT
+        (report / DATA).write_text(json.dumps(data, indent=1) + "\n")
+        (report / PAGE).write_text(page(data))
+        _print(data, report, as_json=args.json)
+    finally:
+        shutil.rmtree(report / "scratch", ignore_errors=True)
+        if args.root is None and not (keeps and any(root.iterdir())):
+            shutil.rmtree(root, ignore_errors=True)
+    if keeps and args.root is None:
+        print(f"stress: the data of this run stays in {root}", file=sys.stderr)
+    return ERROR if keeps else OK
+
+
+async def _played(plan: Plan, is_quiet: bool) -> Data:
+    """Play all scenarios and write the report; SIGTERM ends it as Ctrl-C does."""
+    began_at = datetime.now(UTC)
+    faults, skipped = _able(plan)
+    scenes: list[Data] = []
+    async with anyio.create_task_group() as group:
+        group.start_soon(_end_on_sigterm, group.cancel_scope)
+        with LiveLine(io.StringIO() if is_quiet else sys.stderr) as live:
+            for name in plan.scenarios:
+                stage = Stage.made(SCENARIOS[name], plan, faults, skipped)
+                scenes.append(scenario_data(await play(stage, live.show)))
+        group.cancel_scope.cancel()
+    if len(scenes) < len(plan.scenarios):
+        raise SystemExit(128 + signal.SIGTERM)
+    return run_data(
+        plan,
+        scenes,
+        promises=PROMISES,
+        began_at=began_at,
+        machine=machine(Path(plan.root)),
+        versions=versions(),
+    )
+
+
+async def _end_on_sigterm(scope: anyio.CancelScope) -> None:
+    with anyio.open_signal_receiver(signal.SIGTERM) as signals:
+        async for _ in signals:
+            scope.cancel()
+
+
+def _able(plan: Plan) -> tuple[list[Fault], dict[str, str]]:
+    """Return the faults that this machine can make, and why it cannot make the others."""
+    able: list[Fault] = []
+    skipped: dict[str, str] = {}
+    for name in plan.faults:
+        fault = FAULTS[name]()
+        reason = fault.why_not()
+        if reason is None:
+            able.append(fault)
+        else:
+            skipped[name] = reason
+            print(f"stress: fault {name} is skipped: {reason}", file=sys.stderr)
+    return able, skipped
+
+
+def _print(data: Data, report: Path, *, as_json: bool) -> None:
+    if not as_json:
+        print(summary(data, colour=wants_colour(sys.stdout)))
+        print(f"report: {report / PAGE}")
+        return
+    said = {name: data[name] for name in ("verdict", "seed", "command", "promises", "comparison")}
+    scenarios = [
+        {name: one[name] for name in ("name", "operations", "ok", "failed", "unknown", "checks", "violations")}
+        for one in data["scenarios"]
+    ]
+    print(json.dumps({**said, "scenarios": scenarios, "report": str(report)}))
+
+
+def _do_list(args: argparse.Namespace) -> int:
+    faults = {name: make().why_not() for name, make in FAULTS.items()}
+    if args.json:
+        told = {
+            "scenarios": {name: one.question for name, one in SCENARIOS.items()},
+            "faults": {name: {"here": why is None, "why_not": why} for name, why in faults.items()},
+            "breaks": {name: {"check": check, "does": does} for name, (check, does) in BREAKS.items()},
+        }
+        print(json.dumps(told))
+        return OK
+    width = max(map(len, (*SCENARIOS, *FAULTS, *BREAKS)))
+    print("scenarios")
+    for name, scenario in SCENARIOS.items():
+        print(f"  {name:{width}}  {scenario.question}")
+    print("faults")
+    for name, why in faults.items():
+        about = (FAULTS[name]().__class__.__doc__ or "").partition("\n")[0]
+        print(f"  {name:{width}}  {about if why is None else f'not on this machine: {why}'}")
+    print("breaks, and the check that must find each")
+    for name, (check, does) in BREAKS.items():
+        print(f"  {name:{width}}  {check}: {does}")
+    return OK
+
+
+def _do_report(args: argparse.Namespace) -> int:
+    folder = Path(args.folder)
+    try:
+        data = json.loads((folder / DATA).read_text())
+    except (OSError, ValueError) as error:
+        raise PlanError(f"{folder / DATA} cannot be read: {error}") from error
+    (folder / PAGE).write_text(page(data))
+    print(folder / PAGE)
+    return OK
+
+
+COMMANDS = {"run": _do_run, "list": _do_list, "report": _do_report}
+
+
+def main(argv: Sequence[str] | None = None, program: str = "python -m stress") -> int:
+    """Do what the command line says; return the exit code: 0, 1 for violations and errors, 130 and 143 on signals."""
+    os.umask(0o077)
+    args = _parser(program).parse_args(argv)
+    try:
+        return COMMANDS[args.command](args)
+    except PlanError as error:
+        print(f"stress: {error}", file=sys.stderr)
+        return ERROR
+    except KeyboardInterrupt:
+        print("stress: stopped; no agent is left", file=sys.stderr)
+        return 128 + signal.SIGINT

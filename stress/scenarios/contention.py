@@ -1,0 +1,56 @@
+"""Do many agents at one address take turns, and share it, without losing anything?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .. import moves
+from ..breaks import DOUBLE_HOLDER, EARLY_EXPIRY, LOST_ACK, LOST_RAISE, SKIPPED_FENCE, STALE_READ, TORN_PAIR
+from .scenario import ALWAYS, Scenario
+
+if TYPE_CHECKING:
+    from ..plan import Plan
+    from ..work import Stay, Work
+
+EXCLUSIVE_SHARE = 0.3
+MOST_ALONE, MOST_TOGETHER = 8, 60  # moves in one session
+WAIT_S = 2.0
+LEAST_LEASE_MS, LONGEST_LEASE_MS = 500, 8_000
+MOVES = (
+    (moves.ledger, 20),
+    (moves.register, 40),
+    (moves.counter, 20),
+    (moves.pair, 15),
+    (moves.lease(LEAST_LEASE_MS, LONGEST_LEASE_MS), 5),
+)
+
+
+async def agent(work: Work) -> None:
+    """Come alone or together with others, for a few moves."""
+    chance = work.chance
+    while work.goes_on:
+        address = f"hall/{chance.randrange(work.addresses):03}"
+        alone = chance.random() < EXCLUSIVE_SHARE
+        most = chance.randint(1, MOST_ALONE if alone else MOST_TOGETHER)
+
+        async def live(stay: Stay, most: int = most) -> None:
+            await moves.move_about(stay, MOVES, most)
+
+        await work.visit(address, "exclusive" if alone else "shared", live, wait_s=WAIT_S)
+        # Who leaves lets others in before it asks again.
+        await work.rest(0.02)
+
+
+def addresses(plan: Plan) -> int:
+    """One for all."""
+    return plan.addresses or 1
+
+
+SCENARIO = Scenario(
+    name="contention",
+    question="Do many agents at one address take turns, and share it, without losing anything?",
+    agent=agent,
+    addresses=addresses,
+    checks=("registers", "counters", "transactions", "acknowledged", "holders", "fences", "expiry", *ALWAYS),
+    breaks=(DOUBLE_HOLDER, LOST_ACK, STALE_READ, LOST_RAISE, TORN_PAIR, EARLY_EXPIRY, SKIPPED_FENCE),
+)
