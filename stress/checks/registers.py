@@ -13,7 +13,7 @@ from ..history import CAS, DELETE, FAILED, GET, OK, REGISTER, SET
 from ..verdict import Verdict, Violation
 from .linearize import Answer, in_order, linearize
 from .settled import left_out, unsettled
-from .shrink import shrink
+from .shrink import MOST_QUESTIONS, shrink
 from .steps import State, Step, steps_of
 from .zones import suspects
 
@@ -32,6 +32,8 @@ MOST_SUSPECTS = 100
 """So many contradictions at sight are looked into; the first that is proven ends the search on that key."""
 MOST_FOR_A_PART = 5_000
 """A search of a few steps alone gives up after so many configurations."""
+MOST_QUESTIONS_OF_ALL = 24
+"""How often a contradiction that no few steps show is made smaller; each question is a search of thousands."""
 WINDOWS = (8, 16, 32, 64, 128)
 """How many steps before the one that could not be are tried, to show a contradiction by them alone."""
 
@@ -71,7 +73,7 @@ def contradiction(steps: Sequence[Step]) -> list[Step] | None:
     None: given up.
     """
     for suspected in islice(suspects(steps), MOST_SUSPECTS):
-        if _is_impossible(steps, suspected):
+        if is_impossible(steps, suspected):
             return _fewest(steps, suspected)
     result = linearize(steps, most=MOST_CONFIGURATIONS)
     if result.answer is Answer.ORDER:
@@ -81,7 +83,9 @@ def contradiction(steps: Sequence[Step]) -> list[Step] | None:
     else:
         parts = [*_windows(steps, result.furthest), set(steps)]
     for part in parts:
-        if part == set(steps) or _is_impossible(steps, part):
+        if len(part) == len(steps):
+            return _fewest(steps, part, MOST_QUESTIONS_OF_ALL)
+        if is_impossible(steps, part):
             return _fewest(steps, part)
     return None
 
@@ -95,20 +99,24 @@ def _ending(aftermath: Aftermath, address: str, key: str) -> list[State]:
 
 
 def _windows(steps: Sequence[Step], furthest: int) -> list[set[Step]]:
-    """Return the step that could not be, with more and more of those that returned before it, and all beside it."""
+    """Return the step that could not be, with more and more of those that returned before it, and all beside it.
+
+    Those of unknown outcome are in each of them: left out, they could happen more than once.
+    """
     order = in_order(steps)
     stuck = order[furthest]
     beside = {step for step in steps if stuck.called <= step.returned and step.called <= stuck.returned}
+    beside |= {step for step in steps if not step.is_certain}
     return [beside | set(order[max(0, furthest - size) : furthest + 1]) for size in WINDOWS]
 
 
-def _fewest(steps: Sequence[Step], failing: Iterable[Step]) -> list[Step]:
+def _fewest(steps: Sequence[Step], failing: Iterable[Step], questions: int = MOST_QUESTIONS) -> list[Step]:
     # Reads come first, and so are left out first: a write says more.
     things = sorted(failing, key=lambda step: (step.is_write, step.called, step.returned))
-    return shrink(things, lambda part: _is_impossible(steps, part))
+    return shrink(things, lambda part: is_impossible(steps, part), questions)
 
 
-def _is_impossible(steps: Sequence[Step], part: Iterable[Step]) -> bool:
+def is_impossible(steps: Sequence[Step], part: Iterable[Step]) -> bool:
     """Return whether no order explains this part, whatever the steps left out were.
 
     Those that had returned before the part began are only its beginning; the others may have happened at any moment
@@ -117,16 +125,18 @@ def _is_impossible(steps: Sequence[Step], part: Iterable[Step]) -> bool:
     chosen = set(part)
     if not any(step.is_certain for step in chosen):
         return False
-    begins = min(step.called for step in chosen)
+    begins = min(step.called for step in chosen if step.is_certain)
     ends = max(step.returned for step in chosen if step.is_certain)
     before: set[State] = set()
     meanwhile: list[Step] = []
     for step in steps:
-        if step.is_write and step not in chosen:
-            if step.returned < begins:
+        if step.is_write and (step not in chosen or not step.is_certain):
+            if step.called < begins:
                 before.add(step.gives)
-            elif step.called <= ends:
+            if begins <= step.returned and step.called <= ends and step not in chosen:
                 meanwhile.append(step)
+    if before and not any(step.is_write and step.is_certain and step.returned < begins for step in steps):
+        before.add(None)  # perhaps nothing was written yet
     result = linearize(
         chosen,
         before=frozenset(before),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stress.aftermath import Aftermath
@@ -176,6 +176,7 @@ def test_counters_of_dropped_and_of_unreadable_addresses_have_no_end() -> None:
     assert (verdict.violations, verdict.checked, len(verdict.notes)) == ((), {EXACT: 0}, 1)
 
 
+@settings(max_examples=50)
 @given(st.data())
 def test_a_right_counter_always_passes_and_one_with_a_lost_raise_never(data: st.DataObject) -> None:
     """Points are chosen inside intervals; raises that never returned may have happened."""

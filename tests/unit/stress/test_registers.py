@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from stress.aftermath import Aftermath
 from stress.checks import registers
-from stress.checks.registers import LINEARIZABLE, check, contradiction
+from stress.checks.registers import LINEARIZABLE, check, contradiction, is_impossible
 from stress.checks.steps import NEVER, steps_of
 from stress.history import CAS, DELETE, DROP, FAILED, GET, OK, OPENED, SET, UNKNOWN, Operation
 from tests.unit.stress.histories import HALL, Story, found, stretches, texts
@@ -296,6 +296,16 @@ def test_a_right_register_always_passes(seed: int) -> None:
     processes = chance.choice([2, 4, 8, 16])
     operations, ending = simulate(chance, ONE, 400, processes, unknown=chance.choice([0, 0.05, 0.3]))
     assert contradiction(steps_of(operations, [ending])) == []
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_no_part_of_what_a_right_register_did_is_called_impossible(seed: int) -> None:
+    chance = Random(seed)
+    operations, ending = simulate(chance, ONE, 30, chance.choice([2, 4, 8]), unknown=chance.choice([0.1, 0.5]))
+    steps = steps_of(operations, [ending])
+    for _ in range(20):
+        part = chance.sample(steps, chance.randrange(1, 8))
+        assert not is_impossible(steps, part), part
 
 
 @pytest.mark.parametrize("seed", range(12))
