@@ -44,6 +44,14 @@ def test_an_address_that_was_deleted_is_gone() -> None:
     assert violation.text.startswith(f"{HOME} still lies there, though a drop of a01-1 was acknowledged")
 
 
+def test_an_address_that_was_deleted_and_is_only_listed_is_found() -> None:
+    made = Made()
+    made.did("a01-1", "drop", at=5)
+    texts = [each.text for each in judge(check, made, Aftermath(listed={HOME: "missing"})).violations]
+    assert len(texts) == 2
+    assert texts[1].startswith(f"{HOME} still is listed, though a drop of a01-1 was acknowledged")
+
+
 def test_an_address_that_was_deleted_and_made_again_is_there() -> None:
     made = Made()
     made.did("a01-1", "drop", at=1)
