@@ -42,7 +42,7 @@ def _verdict(data: Data) -> str:
     broken = violations_of(data)
     if broken:
         return some(broken, "violation")
-    return "Every promise held" if checked(data)[0] else "Nothing was checked"
+    return "Every tested promise held" if checked(data)[0] else "Nothing was checked"
 
 
 def _header(data: Data) -> str:

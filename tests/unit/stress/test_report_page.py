@@ -135,7 +135,7 @@ def test_the_page_tells_every_figure_a_reader_asks_for() -> None:
     data = good_run()
     told = Reader(page(data)).text.replace("\xa0", " ")
     for wanted in (
-        "Every promise held",
+        "Every tested promise held",
         "75,522 questions",
         "Beside one shared database",
         "5 promises not put to the test by this run",
