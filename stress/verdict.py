@@ -29,11 +29,15 @@ class Verdict:
 
     check: str
     checked: dict[int, int] = field(default_factory=dict)
-    """Per promise, how often it was put to the test."""
+    """Per promise, how often it was put to the test; those that never were are left out."""
     violations: tuple[Violation, ...] = ()
     undecided: int = 0
     """Questions that were given up because an answer would have taken too long; no violations, and not hidden."""
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        # A promise that nothing was asked of is not one that held.
+        object.__setattr__(self, "checked", {promise: times for promise, times in self.checked.items() if times})
 
 
 class Check(Protocol):

@@ -110,6 +110,9 @@ PATH = ("--project", "--namespace", "--ns-delim", "--raw")
 """Options that every command with a PATH takes."""
 
 
+_HELP = (["--help"], ["-h"], ["help"])
+
+
 class UsageError(InvalidInputError):
     """The line cannot be understood; `command` is where its help is."""
 
@@ -156,7 +159,7 @@ class Line:
                 return
             if _is_word(text):
                 self.words.append(text)
-                if len(self.words) == 1 and text in VERBATIM:
+                if len(self.words) == 1 and text in VERBATIM and rest not in _HELP:
                     rest.insert(0, "--")
             else:
                 self._option(text, rest)

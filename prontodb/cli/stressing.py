@@ -20,10 +20,10 @@ SYNTAX = {
         ("ACTION...",),
         about=(
             "Plays scenarios with a fleet of agent processes in a root of their own (a temporary one, or --root), "
-            "makes faults on purpose, checks every recorded operation afterwards and writes a report to look at. Your own "
-            "root is never touched. Exit 1 when a promise did not hold.\n"
+            "makes faults on purpose, checks every recorded operation afterwards and writes a report to look at. Your "
+            "own root is never touched. Exit 1 when a promise did not hold.\n"
             "ACTION is run SCENARIO..., list, or report DIR; what follows `stress` is the harness's own: "
-            "'prontodb stress --help' and 'prontodb stress run --help' explain it."
+            "'prontodb stress run --help' has all options."
         ),
         examples=(
             ("prontodb stress list", "scenarios, faults, and which of them this machine can make"),

@@ -3,61 +3,53 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from ..history import FAILED, OK, SET
-from ..verdict import Verdict, Violation
+from .tally import Tally
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from ..aftermath import Aftermath
     from ..history import History, Operation
+    from ..verdict import Verdict
 
 CHECK = "imports"
 UNTOUCHED, EXACT, NEVER_OVERWRITTEN = 33, 34, 35
 
-Claims = dict[tuple[str, str], list["Operation"]]
-
 
 def check(history: History, aftermath: Aftermath) -> Verdict:
     """Judge every row of the source by what its address has at the end, after one import that nobody disturbed."""
-    source: dict[str, dict[str, str]] = aftermath.facts.get("source", {})  # type: ignore[assignment]
-    failed: list[list[str]] = aftermath.facts.get("import_failed", [])  # type: ignore[assignment]
-    claims: Claims = defaultdict(list)
+    tally = Tally(CHECK)
+    source = cast("dict[str, dict[str, str]]", aftermath.facts.get("source", {}))
+    claims: defaultdict[tuple[str, str], list[Operation]] = defaultdict(list)
     for operation in history.of(SET):
         if operation.key in source.get(operation.address, {}) and operation.outcome != FAILED:
             claims[operation.address, operation.key].append(operation)
-    violations = [_violation(EXACT, f"the last import failed at {address}: {why}") for address, why in failed]
+    for address, why in cast("list[list[str]]", aftermath.facts.get("import_failed", [])):
+        tally.violate(EXACT, f"the last import failed at {address}: {why}")
+    tally.count(UNTOUCHED, bool(source))
     if aftermath.facts.get("source_changed"):
-        violations.append(_violation(UNTOUCHED, "the source is no longer byte for byte what it was"))
+        tally.violate(UNTOUCHED, "the source is no longer byte for byte what it was")
+    tally.count(NEVER_OVERWRITTEN, len(claims))
     for address, rows in source.items():
+        tally.count(EXACT, len(rows))
         found = aftermath.contents.get(address, {})
         for key, value in rows.items():
             there = found.get(key, (None, 0))[0]
-            violations += _judged(f"{key} at {address}", value, there, claims.get((address, key), []))
-    rows_in_all = sum(map(len, source.values()))
-    return Verdict(
-        check=CHECK,
-        checked={UNTOUCHED: bool(source), EXACT: rows_in_all, NEVER_OVERWRITTEN: len(claims)},
-        violations=tuple(violations),
-    )
+            _judge(f"{key} at {address}", value, there, claims.get((address, key), []), tally)
+    return tally.verdict()
 
 
-def _judged(what: str, value: str, there: str | None, claims: list[Operation]) -> Iterator[Violation]:
-    """Yield what is wrong with one row: the source's value, what is there, and who else set it."""
+def _judge(what: str, value: str, there: str | None, claims: list[Operation], tally: Tally) -> None:
+    """Judge one row: the source's value, what is there, and who else set it."""
     if there is None:
-        yield _violation(EXACT, f"{what} did not come over, and nobody deleted it", *claims)
+        tally.violate(EXACT, f"{what} did not come over, and nobody deleted it", *claims)
     elif there in [claim.argument for claim in claims]:
         return
     elif there != value:
-        yield _violation(EXACT, f"{what} has a value that neither the source nor an agent gave it", *claims)
+        tally.violate(EXACT, f"{what} has a value that neither the source nor an agent gave it", *claims)
     else:
         for claim in claims:
             if claim.outcome == OK:
-                yield _violation(NEVER_OVERWRITTEN, f"{what} was set by an agent, and an import wrote over it", claim)
+                tally.violate(NEVER_OVERWRITTEN, f"{what} was set by an agent, and an import wrote over it", claim)
                 return
-
-
-def _violation(promise: int, text: str, *stretch: Operation) -> Violation:
-    return Violation(check=CHECK, promise=promise, text=text, stretch=stretch)

@@ -47,11 +47,12 @@ def check(history: History, aftermath: Aftermath) -> Verdict:
     ]
     as_register += [_at_the_end(address, history, aftermath) for address in sorted(pool)]
     judged = registers.check(History(operations=as_register), Aftermath())
+    times = sum(judged.checked.values())
     violations = tuple(
         replace(one, check=CHECK, promise=PROMISE, text=f"who made and deleted it cannot be put in order: {one.text}")
         for one in judged.violations
     )
-    return replace(judged, check=CHECK, checked={PROMISE: sum(judged.checked.values())}, violations=violations)
+    return replace(judged, check=CHECK, checked={PROMISE: times}, violations=violations)
 
 
 def _at_the_end(address: str, history: History, aftermath: Aftermath) -> Operation:

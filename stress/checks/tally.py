@@ -31,7 +31,7 @@ class Tally:
 
     def verdict(self, *notes: str) -> Verdict:
         """Return what there is."""
-        checked = {promise: times for promise, times in sorted(self._checked.items()) if times}
+        checked = dict(sorted(self._checked.items()))
         return Verdict(check=self.check, checked=checked, violations=tuple(self._violations), notes=notes)
 
 

@@ -92,10 +92,11 @@ def test_an_unknown_command_gets_near_matches() -> None:
         parsed("address")
 
 
-@pytest.mark.parametrize("name", ["stress"])
-def test_commands_of_later_issues_do_not_exist(name: str) -> None:
-    with pytest.raises(UsageError, match="is no command"):
-        parsed(name)
+def test_what_follows_stress_is_left_to_the_harness() -> None:
+    args = parsed("--root", "/r", "stress", "run", "isolation", "--agents", "3", "--json", "--", "-x")
+    assert args.words("ACTION") == ["run", "isolation", "--agents", "3", "--json", "--", "-x"]
+    assert args.text("--root") == "/r"
+    assert not args.flag("--json")
 
 
 def test_missing_and_surplus_words_are_named() -> None:

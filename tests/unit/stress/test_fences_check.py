@@ -10,10 +10,19 @@ from tests.unit.stress.made import Made, clean, judge, only
 
 def replaced(**more: Any) -> Made:
     """Session s1 came first, s2 was there from 11 on."""
-    made = Made()
-    made.opened("a01-1", "s1", at=1, **more)
-    made.opened("a02-1", "s2", at=10, epoch=None if "epoch" not in more else more["epoch"] + 1)
+    made, epoch = Made(), more.pop("epoch", 4)
+    made.opened("a01-1", "s1", at=1, epoch=epoch, **more)
+    made.opened("a02-1", "s2", at=10, epoch=epoch + 1)
     return made
+
+
+def test_a_session_that_raised_no_epoch_fences_nobody() -> None:
+    # That it should not have been let in is for the check of holders.
+    made = Made()
+    made.opened("a01-1", "s1", at=1, epoch=4)
+    made.opened("a02-1", "s2", at=10, epoch=None)
+    made.did("a01-1", "set", "ledger.1", "v", 1, at=20, session="s1")
+    assert clean(judge(check, made)) == {13: 1}
 
 
 def test_writes_before_the_next_session_and_of_the_next_one_are_clean() -> None:
@@ -62,7 +71,7 @@ def test_every_kind_of_write_counts(op: str, argument: Any, result: Any) -> None
 def test_what_found_nothing_to_do_has_written_nothing(op: str) -> None:
     made = replaced()
     made.did("a01-1", op, "ledger.1", None, False, at=20, session="s1")
-    assert clean(judge(check, made)) == {}
+    assert clean(judge(check, made)) == {13: 1}  # the epochs rose
 
 
 def test_reads_refusals_and_open_calls_are_no_writes() -> None:
@@ -72,7 +81,7 @@ def test_reads_refusals_and_open_calls_are_no_writes() -> None:
     made.did("a01-1", "set", "ledger.2", "v", at=22, session="s1", outcome="unknown", error="Cancelled")
     made.did("a01-1", "set", "ledger.3", "v", at=23, session="s1", outcome="open")
     verdict = judge(check, made)
-    assert clean(verdict) == {}
+    assert clean(verdict) == {13: 1}
     assert verdict.notes[0].endswith("writes refused: 1")
 
 
