@@ -136,10 +136,15 @@ def lease(shortest_ms: int, longest_ms: int) -> Move:
     return move
 
 
-async def move_about(stay: Stay, moves: Sequence[tuple[Move, int]], most: int | None = None) -> None:
+async def move_about(
+    stay: Stay,
+    moves: Sequence[tuple[Move, int]],
+    most: int | None = None,
+    while_: Callable[[], bool] = lambda: True,
+) -> None:
     """Make moves, weighted, until the session or the time is over, or so many are made."""
     kinds, weights = [move for move, _ in moves], [weight for _, weight in moves]
-    while stay.goes_on and (most is None or most > 0):
+    while stay.goes_on and while_() and (most is None or most > 0):
         await stay.work.chance.choices(kinds, weights)[0](stay)
         most = most if most is None else most - 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from .. import moves
@@ -12,7 +13,10 @@ if TYPE_CHECKING:
     from ..plan import Plan
     from ..work import Stay, Work
 
-EXCLUSIVE_SHARE = 0.3
+PHASE_S = 1.2
+EXCLUSIVE_PHASES = 3
+"""In one of so many phases all come alone: where others are always there together, nobody alone would ever get in."""
+OUT_OF_PHASE = 0.05
 MOST_ALONE, MOST_TOGETHER = 8, 60  # moves in one session
 WAIT_S = 2.0
 LEAST_LEASE_MS, LONGEST_LEASE_MS = 500, 8_000
@@ -29,16 +33,21 @@ async def agent(work: Work) -> None:
     """Come alone or together with others, for a few moves."""
     chance = work.chance
     while work.goes_on:
-        address = f"hall/{chance.randrange(work.addresses):03}"
-        alone = chance.random() < EXCLUSIVE_SHARE
+        address, phase = f"hall/{chance.randrange(work.addresses):03}", _phase()
+        alone = (phase % EXCLUSIVE_PHASES == 0) != (chance.random() < OUT_OF_PHASE)
         most = chance.randint(1, MOST_ALONE if alone else MOST_TOGETHER)
 
-        async def live(stay: Stay, most: int = most) -> None:
-            await moves.move_about(stay, MOVES, most)
+        async def live(stay: Stay, most: int = most, phase: int = phase) -> None:
+            await moves.move_about(stay, MOVES, most, while_=lambda: _phase() == phase)
 
         await work.visit(address, "exclusive" if alone else "shared", live, wait_s=WAIT_S)
         # Who leaves lets others in before it asks again.
         await work.rest(0.02)
+
+
+def _phase() -> int:
+    """The same for all agents at any moment: their clock is the machine's."""
+    return int(time.monotonic() / PHASE_S)
 
 
 def addresses(plan: Plan) -> int:
