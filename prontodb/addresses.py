@@ -377,6 +377,8 @@ class AddressBook:
 
     def forget(self, address: Address) -> bool:
         """Take a missing address out of the registry, with its anchors; False when it is not there, or not missing."""
+        # What went on purpose and could not be noted then is no missing address.
+        self._lifecycle.tell.settle()
         if self._registry.row(address) is None and not self._registry.has_anchors(address):
             return False
         with self._lifecycle.hold_all(f"forget {address}", address):

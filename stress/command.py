@@ -66,6 +66,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    parser.add_argument("--debug", action="store_true", help="show where an internal error came from")
     commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser, metavar="run|list|report")
     run = commands.add_parser(
         "run",
@@ -290,3 +291,16 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m stress") -
     except KeyboardInterrupt:
         print("stress: stopped; no agent is left", file=sys.stderr)
         return 128 + signal.SIGINT
+    except Exception as error:
+        if args.debug:
+            raise
+        first = _first_of(error)
+        print(f"stress: internal error ({type(first).__name__}: {first}); --debug says where", file=sys.stderr)
+        return ERROR
+
+
+def _first_of(error: BaseException) -> BaseException:
+    """Return the first error of a group, however deep."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

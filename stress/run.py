@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from .verdict import Verdict
 
 FAULT_EVERY_S = 1.2
-"""Between two faults of one kind, on the average."""
+"""Between two faults of one kind, on the average, with up to KINDS_AT_ONCE kinds; longer with more."""
+KINDS_AT_ONCE = 3
 FAULTS_AT_LEAST = 6
 """Of one kind, however short the run."""
 LOOK_EVERY_S = 0.5
@@ -172,7 +173,9 @@ async def _work(stage: Stage, fleet: Fleet, show: Show) -> int:
 async def _make_again_and_again(stage: Stage, fault: Fault, fleet: Fleet) -> None:
     """Make one kind of fault at random instants, until we are cancelled."""
     chance = Random(f"{stage.plan.seed}/{stage.scenario.name}/{fault.name}")
-    longest_s = 2 * min(FAULT_EVERY_S, stage.plan.seconds / FAULTS_AT_LEAST)
+    # What is always under some fault does nothing that could go wrong.
+    crowding = max(1.0, len(stage.faults) / KINDS_AT_ONCE)
+    longest_s = 2 * min(FAULT_EVERY_S * crowding, stage.plan.seconds / FAULTS_AT_LEAST)
     while True:
         await anyio.sleep(chance.uniform(0, longest_s))
         await fault.make(fleet, chance)

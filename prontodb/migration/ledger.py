@@ -184,13 +184,17 @@ class Ledger:
         self._waiting: list[tuple[object, ...]] = []
         self._lines = 0
         self._source = "line"
-        # Sorting goes to disk, past the cache; nothing here need survive anything.
-        for pragma in ("journal_mode=OFF", "synchronous=OFF", f"cache_size=-{CACHE_KIB}"):
-            self._run(f"PRAGMA {pragma}")
-        sqlite.spill_into(self._connection, folder.path)
-        for statement in _SCHEMA:
-            self._run(statement)
-        self._run("BEGIN IMMEDIATE")
+        try:
+            # Sorting goes to disk, past the cache; nothing here need survive anything.
+            for pragma in ("journal_mode=OFF", "synchronous=OFF", f"cache_size=-{CACHE_KIB}"):
+                self._run(f"PRAGMA {pragma}")
+            sqlite.spill_into(self._connection, folder.path)
+            for statement in _SCHEMA:
+                self._run(statement)
+            self._run("BEGIN IMMEDIATE")
+        except BaseException:
+            self.close()
+            raise
 
     def _run(self, sql: str, parameters: Sequence[object] = ()) -> None:
         self._connection.execute(sql, parameters).close()

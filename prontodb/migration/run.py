@@ -68,6 +68,10 @@ class Migration:
         try:
             checked_path(path, root, self._scratch.folder.path)
             self._ledger = Ledger(self._scratch.folder)
+        except sqlite.ERRORS as error:
+            where = self._scratch.folder.path
+            self.close()
+            raise sqlite.translated(error, where) from error
         except BaseException:
             self.close()
             raise

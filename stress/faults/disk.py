@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -66,7 +67,8 @@ class FullDisk(SimpleFault):
     def release(self) -> None:
         """Take the file system away with all that is in it, when nobody needs it any more."""
         if self._root is not None:
-            mounts.unmount(self._root)
+            with suppress(mounts.MountError):  # somebody took it away already
+                mounts.unmount(self._root)
             self._root = None
 
     async def make(self, ground: Field, chance: Random) -> None:

@@ -15,6 +15,7 @@ _CLONE_NEWNS = 0x20000
 _MS_NOSUID, _MS_NODEV, _MS_REMOUNT, _MS_REC, _MS_PRIVATE = 2, 4, 32, 16_384, 1 << 18
 _MNT_DETACH = 2
 _FLAGS = _MS_NOSUID | _MS_NODEV
+RESIZE_TRIES = 20
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -51,15 +52,17 @@ def mount_tmpfs(path: Path, size_bytes: int) -> None:
 
 def resize(path: Path, size_bytes: int) -> bool:
     """Give a tmpfs another size; False when more than that is in use."""
-    try:
-        options = f"size={max(size_bytes, PAGE)}".encode()
-        _do("mount", b"tmpfs", os.fsencode(path), b"tmpfs", ctypes.c_ulong(_FLAGS | _MS_REMOUNT), options)
-    except MountError:
-        found = os.statvfs(path)
-        if (found.f_blocks - found.f_bfree) * found.f_frsize > size_bytes:
-            return False
-        raise
-    return True
+    options = f"size={max(size_bytes, PAGE)}".encode()
+    for _ in range(RESIZE_TRIES):
+        try:
+            _do("mount", b"tmpfs", os.fsencode(path), b"tmpfs", ctypes.c_ulong(_FLAGS | _MS_REMOUNT), options)
+        except MountError:
+            found = os.statvfs(path)
+            if (found.f_blocks - found.f_bfree) * found.f_frsize > size_bytes:
+                return False
+            continue  # it was in use when the kernel looked, and is free again
+        return True
+    raise MountError(f"{path} cannot be given {size_bytes:,} bytes")
 
 
 def unmount(path: Path) -> None:

@@ -20,6 +20,7 @@ from prontodb.model.limits import Limits
 from prontodb.registry.anchors import AnchorRegistry
 from prontodb.storage import connection as sqlite
 from tests.audits import ADDRESS, accusations, file_of, recorded, swapped
+from tests.managing import managed
 from tests.parts import Parts, fill
 from tests.roots import python
 from tests.sealed import key_file
@@ -90,6 +91,16 @@ def undone(cli: Cli) -> None:
 
 
 # While the registry is locked
+
+
+async def test_what_was_deleted_while_the_index_was_locked_is_not_there_to_be_deleted_again(root: Path) -> None:
+    await recorded(root)
+    with locked(root, "address_registry.db"):
+        async with managed(root) as manager:
+            assert await manager.delete(ADDRESS)
+    async with managed(root) as manager:
+        assert not await manager.delete(ADDRESS)
+        assert await manager.addresses() == []
 
 
 @pytest.mark.parametrize("change", [renamed, deleted])

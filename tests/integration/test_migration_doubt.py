@@ -15,7 +15,7 @@ import pytest
 
 from prontodb.direct import OneShot, run
 from prontodb.engine.sqlite import snapshot
-from prontodb.errors import ConflictError, InvalidInputError, InvalidSourceError, ProntoError
+from prontodb.errors import ConflictError, InvalidInputError, InvalidSourceError, ProntoError, UnavailableError
 from prontodb.migration import moments, saved
 from prontodb.model.address import Address
 from prontodb.storage import connection as sqlite
@@ -342,6 +342,25 @@ def test_an_error_of_the_disk_at_one_address_stops_no_other(
     assert "no space left" in failed[1]
     assert "keystore.db" in failed[1]
     assert (values(root, "a/b"), values(root, "b/b"), values(root, "c/b")) == ({"c.d": "1"}, {}, {"c.d": "3"})
+
+
+def test_a_private_folder_that_cannot_be_written_is_one_of_our_errors_and_leaves_nothing(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prontodb.migration.ledger import Ledger
+
+    source, place = shared(tmp_path / "old.db", [("a.b.c.d", "1")]), tmp_path / "scratch"
+    place.mkdir()
+
+    def failing(_: Ledger, sql: str) -> None:
+        error = sqlite.Error("disk I/O error")
+        error.sqlite_errorname = "SQLITE_IOERR_WRITE"
+        raise error
+
+    monkeypatch.setattr(Ledger, "_run", failing)
+    with pytest.raises(UnavailableError, match="scratch"):
+        work_at(root).migration(str(source), chosen({}), scratch=str(place))
+    assert list(place.iterdir()) == []
 
 
 def test_a_twin_that_came_since_the_plan_is_a_failed_address(root: Path, tmp_path: Path) -> None:
