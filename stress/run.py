@@ -245,4 +245,5 @@ def _judged(stage: Stage, history: History, aftermath: Aftermath, say: Callable[
         aftermath=aftermath,
         verdicts=verdicts,
         skipped_faults=stage.skipped,
+        is_even=stage.scenario.is_even,
     )

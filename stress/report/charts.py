@@ -213,7 +213,8 @@ def fairness_bars(scenario: Data, width: int) -> str:
     for n, group in enumerate(groups):
         at, ok = left + n * pitch, sum(row["ok"] for row in group) / len(group)
         failed = sum(row["failed"] for row in group) / len(group)
-        kind = "ok area2 slowest" if n == len(groups) - 1 and len(groups) > 1 else "ok area2"
+        is_slowest = n == len(groups) - 1 and len(groups) > 1 and scenario["fairness"]
+        kind = "ok area2 slowest" if is_slowest else "ok area2"
         parts.append(rect(at, y(ok), pitch - gap, y(0) - y(ok), kind, _agents_text(group)))
         if failed:
             parts.append(rect(at, y(ok + failed), pitch - gap, y(ok) - y(ok + failed), "failed", _agents_text(group)))

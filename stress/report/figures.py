@@ -51,6 +51,8 @@ class Scene:
     skipped_faults: Mapping[str, str] = field(default_factory=dict)
     """Faults that this machine cannot make: name to reason."""
     notes: Sequence[str] = ()
+    is_even: bool = True
+    """True when all agents do the same, so that it means something which of them got least."""
 
 
 def scenario_data(scene: Scene) -> Data:
@@ -79,7 +81,7 @@ def scenario_data(scene: Scene) -> Data:
         "latency": tally.latency(),
         "waits": tally.waits_data(),
         "by_agent": tally.by_agent(),
-        "fairness": fairness({agent: tally.acknowledged[agent] for agent in agents}),
+        "fairness": fairness({agent: tally.acknowledged[agent] for agent in agents}) if scene.is_even else None,
         "longest_pause": tally.longest_pause(),
         "matrix": matrix(history, scene.aftermath, agents),
         "checks": [check_data(verdict) for verdict in scene.verdicts],

@@ -145,13 +145,14 @@ def _waits(scenario: Data) -> str:
 def _fairness(scenario: Data) -> str:
     if not scenario["by_agent"]:
         return ""
-    words = fairness_text(scenario)
+    words = fairness_text(scenario) or "not all have the same to do here"
     pause = pause_text(scenario)
     caption = (
         f"<b>What each agent got done</b>, the most first: {escaped(words)}. "
         f"Longest time that one got nothing done: {escaped(pause)}."
     )
-    keys = [("ok2", "acknowledged"), ("slow", "the slowest agent"), ("failed", "failed or of unknown outcome")]
+    slowest = [("slow", "the slowest agent")] if scenario["fairness"] else []
+    keys = [("ok2", "acknowledged"), *slowest, ("failed", "failed or of unknown outcome")]
     drawn = figure(lambda width: charts.fairness_bars(scenario, width), caption, _legend(keys))
     return f"<h3>Fairness</h3>{drawn}"
 

@@ -82,6 +82,7 @@ SCENARIO = Scenario(
     name="churn",
     question="Do addresses come and go whole, while others live in them?",
     agent=agent,
+    is_even=True,
     addresses=addresses,
     checks=("lifecycle", "copies", "holders", "fences", *ALWAYS),
 )

@@ -59,6 +59,7 @@ SCENARIO = Scenario(
     name="contention",
     question="Do many agents at one address take turns, and share it, without losing anything?",
     agent=agent,
+    is_even=True,
     addresses=addresses,
     checks=("registers", "counters", "transactions", "acknowledged", "holders", "fences", "expiry", *ALWAYS),
     breaks=(DOUBLE_HOLDER, LOST_ACK, STALE_READ, LOST_RAISE, TORN_PAIR, EARLY_EXPIRY, SKIPPED_FENCE),

@@ -50,6 +50,7 @@ SCENARIO = Scenario(
     name="isolation",
     question="Does every agent have its address to itself?",
     agent=agent,
+    is_even=True,
     addresses=addresses,
     checks=(
         "isolation",

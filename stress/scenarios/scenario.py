@@ -52,4 +52,6 @@ class Scenario:
     """Makes ready in (root, folder for files, plan); returns what agents and `look` are told."""
     look: Look | None = None
     """Looks afterwards at what only this scenario knows."""
+    is_even: bool = False
+    """True when all agents do the same."""
     world: str = PRONTO_WORLD

@@ -24,6 +24,7 @@ SCENARIO = Scenario(
     name="shared-database",
     question="What would the same load be in the old design, one SQLite file for all?",
     agent=isolation.SCENARIO.agent,
+    is_even=True,
     checks=("endings",),
     prepare=_prepare,
     world=SHARED_WORLD,
