@@ -24,8 +24,8 @@ from .promises import PROMISES
 from .report.figures import scenario_data
 from .report.machine import machine, versions
 from .report.page import page
-from .report.run import run_data
-from .report.summary import summary
+from .report.run import FORMAT, run_data
+from .report.summary import markdown, summary
 from .report.terminal import LiveLine, wants_colour
 from .run import Stage, play
 from .scenarios import SCENARIOS
@@ -67,7 +67,9 @@ def _parser(program: str) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--debug", action="store_true", help="show where an internal error came from")
-    commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser, metavar="run|list|report")
+    commands = parser.add_subparsers(
+        dest="command", required=True, parser_class=_Parser, metavar="run|list|report|table"
+    )
     run = commands.add_parser(
         "run",
         help="play scenarios and judge them",
@@ -116,6 +118,8 @@ def _parser(program: str) -> argparse.ArgumentParser:
     listing.add_argument("--json", action="store_true", help="as JSON")
     page = commands.add_parser("report", help="make the page anew from report.json", allow_abbrev=False)
     page.add_argument("folder", metavar="DIR", help="a folder with a report.json")
+    table = commands.add_parser("table", help="print isolation beside shared-database as Markdown", allow_abbrev=False)
+    table.add_argument("folder", metavar="DIR", help="a folder with a report.json of both")
     return parser
 
 
@@ -267,16 +271,30 @@ def _do_list(args: argparse.Namespace) -> int:
 
 def _do_report(args: argparse.Namespace) -> int:
     folder = Path(args.folder)
-    try:
-        data = json.loads((folder / DATA).read_text())
-    except (OSError, ValueError) as error:
-        raise PlanError(f"{folder / DATA} cannot be read: {error}") from error
-    (folder / PAGE).write_text(page(data))
+    (folder / PAGE).write_text(page(_read(folder)))
     print(folder / PAGE)
     return OK
 
 
-COMMANDS = {"run": _do_run, "list": _do_list, "report": _do_report}
+def _read(folder: Path) -> Data:
+    try:
+        data: Data = json.loads((folder / DATA).read_text())
+    except (OSError, ValueError) as error:
+        raise PlanError(f"{folder / DATA} cannot be read: {error}") from error
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        raise PlanError(f"{folder / DATA} is no report of this harness (format {FORMAT})")
+    return data
+
+
+def _do_table(args: argparse.Namespace) -> int:
+    data = _read(Path(args.folder))
+    if data["comparison"] is None:
+        raise PlanError(f"{args.folder} has nothing side by side: that takes isolation and shared-database in one run")
+    print(markdown(data))
+    return OK
+
+
+COMMANDS = {"run": _do_run, "list": _do_list, "report": _do_report, "table": _do_table}
 
 
 def main(argv: Sequence[str] | None = None, program: str = "python -m stress") -> int:

@@ -138,6 +138,19 @@ def _comparison(found: Data, paint: _Paint) -> list[str]:
     return [paint.strong("one keystore for each agent, beside one shared database"), *_indented(_table(cleaned))]
 
 
+def markdown(data: Data) -> str:
+    """Return the two designs side by side as a Markdown table, with the command and the machine under it."""
+    found, machine = data["comparison"], data["machine"]
+    rows = [f"| | {found['own']} | {found['shared']} |", "|---|---|---|"]
+    rows += [
+        f"| {row['what']} | {figure(row['own'], row['unit'])} | {figure(row['shared'], row['unit'])} |"
+        for row in found["rows"]
+    ]
+    versions = ", ".join(f"{name} {version}" for name, version in data["versions"].items())
+    where = f"{machine['processor']}, {machine['cores']} cores, {machine['kernel']}, {machine['file_system']}"
+    return "\n".join([*rows, "", f"`{data['command']}`, on {data['began_at'][:10]}, {where}; {versions}."])
+
+
 def _violations(scenario: Data, data: Data, paint: _Paint) -> list[str]:
     lines: list[str] = []
     for violation in scenario["violations"]:
