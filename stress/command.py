@@ -11,6 +11,7 @@ import shutil
 import signal
 import sys
 import tempfile
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -24,7 +25,7 @@ from .promises import PROMISES
 from .report.figures import scenario_data
 from .report.machine import machine, versions
 from .report.page import page
-from .report.run import run_data
+from .report.run import FORMAT, run_data
 from .report.summary import summary
 from .report.terminal import LiveLine, wants_colour
 from .run import Stage, play
@@ -51,10 +52,14 @@ EXAMPLES = """examples:
 """
 
 
+class _Terminated(BaseException):
+    """SIGTERM ended the run, as `KeyboardInterrupt` says it of Ctrl-C."""
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         # One line, and 1: 2 is a miss in this house.
-        print(f"stress: {message}; 'python -m stress --help' has examples", file=sys.stderr)
+        print(f"stress: {message}; '{self.prog} --help' has more", file=sys.stderr)
         raise SystemExit(ERROR)
 
 
@@ -129,7 +134,27 @@ def _chosen(text: str, known: Sequence[str], what: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def _plan(args: argparse.Namespace, root: Path, report: Path) -> Plan:
+def _free(option: str, given: str) -> Path:
+    """Return a folder that is empty, or not there yet: nothing of anybody's is ever written over."""
+    path = Path(given).resolve()
+    try:
+        is_free = not path.exists() or not any(path.iterdir())
+    except OSError as error:
+        raise PlanError(f"{option} {given} cannot be used: {error.strerror}") from error
+    if not is_free:
+        raise PlanError(f"{option} {given} is not empty; give a folder that is, or leave the option out")
+    return path
+
+
+def _make(option: str, path: Path) -> Path:
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise PlanError(f"{option} {path} cannot be made: {error.strerror}") from error
+    return path
+
+
+def _plan(args: argparse.Namespace, report: Path) -> Plan:
     for name in args.scenarios:
         if name not in SCENARIOS:
             raise PlanError(f"there is no scenario {name!r}; there are: {', '.join(SCENARIOS)}")
@@ -143,7 +168,6 @@ def _plan(args: argparse.Namespace, root: Path, report: Path) -> Plan:
         seed=random.randrange(MAX_SEED) if args.seed is None else args.seed,
         operations=args.operations,
         mebibytes=args.mebibytes,
-        root=str(root),
         report=str(report),
     )
     played = [SCENARIOS[name] for name in plan.scenarios]
@@ -159,26 +183,27 @@ def _plan(args: argparse.Namespace, root: Path, report: Path) -> Plan:
 
 
 def _do_run(args: argparse.Namespace) -> int:
-    report = Path(args.report or f"stress-reports/{datetime.now(UTC):%Y%m%d-%H%M%S}").resolve()
-    if (report / DATA).exists():
-        raise PlanError(f"--report {report} has a report already; give another folder")
-    if args.root and Path(args.root).exists() and any(Path(args.root).iterdir()):
-        raise PlanError(f"--root {args.root} is not empty; give a folder that is, or none")
-    root = Path(args.root or tempfile.mkdtemp(prefix="prontodb-stress-")).resolve()
-    keeps = True
+    report = _free("--report", args.report or f"stress-reports/{datetime.now(UTC):%Y%m%d-%H%M%S}")
+    given = _free("--root", args.root) if args.root else None
+    plan = _plan(args, report)
+    _make("--report", report)
+    root = _make("--root", given or Path(tempfile.mkdtemp(prefix="prontodb-stress-")).resolve())
+    keeps = False  # data that nobody has judged yet is worth nothing to whoever broke off
     try:
-        plan = _plan(args, root, report)
-        data = anyio.run(_played, plan, args.quiet or args.json)
+        data = anyio.run(_played, replace(plan, root=str(root)), args.quiet or args.json)
         keeps = data["verdict"] != OK_VERDICT
         (report / DATA).write_text(json.dumps(data, indent=1) + "\n")
         (report / PAGE).write_text(page(data))
         _print(data, report, as_json=args.json)
+    except Exception:
+        keeps = True
+        raise
     finally:
         shutil.rmtree(report / "scratch", ignore_errors=True)
-        if args.root is None and not (keeps and any(root.iterdir())):
+        if given is None and not (keeps and any(root.iterdir())):
             shutil.rmtree(root, ignore_errors=True)
-    if keeps and args.root is None:
-        print(f"stress: the data of this run stays in {root}", file=sys.stderr)
+        elif keeps:
+            print(f"stress: the data of this run stays in {root}", file=sys.stderr)
     return ERROR if keeps else OK
 
 
@@ -195,7 +220,7 @@ async def _played(plan: Plan, is_quiet: bool) -> Data:
                 scenes.append(scenario_data(await play(stage, live.show)))
         group.cancel_scope.cancel()
     if len(scenes) < len(plan.scenarios):
-        raise SystemExit(128 + signal.SIGTERM)
+        raise _Terminated
     return run_data(
         plan,
         scenes,
@@ -267,10 +292,17 @@ def _do_list(args: argparse.Namespace) -> int:
 def _do_report(args: argparse.Namespace) -> int:
     folder = Path(args.folder)
     try:
-        data = json.loads((folder / DATA).read_text())
-    except (OSError, ValueError) as error:
+        data = json.loads((folder / DATA).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise PlanError(f"{folder / DATA} cannot be read: {error}") from error
-    (folder / PAGE).write_text(page(data))
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        raise PlanError(f"{folder / DATA} is no report of this harness, or of another version of it")
+    try:
+        (folder / PAGE).write_text(page(data))
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise PlanError(f"{folder / DATA} is not what the harness wrote: {type(error).__name__} {error}") from error
+    except OSError as error:
+        raise PlanError(f"{folder / PAGE} cannot be written: {error.strerror}") from error
     print(folder / PAGE)
     return OK
 
@@ -288,5 +320,11 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m stress") -
         print(f"stress: {error}", file=sys.stderr)
         return ERROR
     except KeyboardInterrupt:
-        print("stress: stopped; no agent is left", file=sys.stderr)
-        return 128 + signal.SIGINT
+        return _stopped(signal.SIGINT)
+    except _Terminated:
+        return _stopped(signal.SIGTERM)
+
+
+def _stopped(number: signal.Signals) -> int:
+    print("stress: stopped; no agent is left", file=sys.stderr)
+    return 128 + number
