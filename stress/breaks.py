@@ -33,7 +33,10 @@ BREAKS = {
 }
 """Name to the checker that must find it, and what it does."""
 
-OFTEN = 0.2  # the share of operations that a break touches, where it may
+OFTEN = 0.2
+"""The share of operations that a break touches, where it may."""
+OF_SESSIONS = {DOUBLE_HOLDER: 0.5, SKIPPED_FENCE: 0.8}
+"""Sessions are few beside operations, so that what breaks them strikes more often."""
 
 
 class Breaks:
@@ -47,7 +50,7 @@ class Breaks:
         self._lent: dict[str, int] = {}  # lease: until when it surely lives, in monotonic ns
 
     def _strikes(self, name: str) -> bool:
-        return name in self._names and self._chance.random() < OFTEN
+        return name in self._names and self._chance.random() < OF_SESSIONS.get(name, OFTEN)
 
     def is_phantom(self, mode: str) -> bool:
         """True when the session that is about to be opened is to be none."""
