@@ -34,6 +34,8 @@ from .scenarios import SCENARIOS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from anyio.abc import TaskStatus
+
     from .faults.fault import Fault
     from .report.figures import Data
 
@@ -188,6 +190,7 @@ def _do_run(args: argparse.Namespace) -> int:
     plan = _plan(args, report)
     _make("--report", report)
     root = _make("--root", given or Path(tempfile.mkdtemp(prefix="prontodb-stress-")).resolve())
+    _forget_settings()
     keeps = False  # data that nobody has judged yet is worth nothing to whoever broke off
     try:
         data = anyio.run(_played, replace(plan, root=str(root)), args.quiet or args.json)
@@ -207,13 +210,19 @@ def _do_run(args: argparse.Namespace) -> int:
     return ERROR if keeps else OK
 
 
+def _forget_settings() -> None:
+    """Take from the environment what is meant for the user's own root: a token or a secret would hold here, too."""
+    for name in [name for name in os.environ if name.startswith("PRONTODB_")]:
+        del os.environ[name]
+
+
 async def _played(plan: Plan, is_quiet: bool) -> Data:
     """Play all scenarios and write the report; SIGTERM ends it as Ctrl-C does."""
     began_at = datetime.now(UTC)
     faults, skipped = _able(plan)
     scenes: list[Data] = []
     async with anyio.create_task_group() as group:
-        group.start_soon(_end_on_sigterm, group.cancel_scope)
+        await group.start(_end_on_sigterm, group.cancel_scope)
         with LiveLine(io.StringIO() if is_quiet else sys.stderr) as live:
             for name in plan.scenarios:
                 stage = Stage.made(SCENARIOS[name], plan, faults, skipped)
@@ -231,8 +240,11 @@ async def _played(plan: Plan, is_quiet: bool) -> Data:
     )
 
 
-async def _end_on_sigterm(scope: anyio.CancelScope) -> None:
+async def _end_on_sigterm(
+    scope: anyio.CancelScope, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+) -> None:
     with anyio.open_signal_receiver(signal.SIGTERM) as signals:
+        task_status.started()
         async for _ in signals:
             scope.cancel()
 
