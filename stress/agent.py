@@ -73,8 +73,15 @@ class Listener:
             abandon()
         elif order["do"] == "cancel":
             self._work.cancels_until_ns = time.monotonic_ns() + int(order["for_s"] * 1e9)
-        elif order["do"] == "end":
-            self._work.until_ns = min(self._work.until_ns, time.monotonic_ns())
+
+
+def heard() -> dict[str, Any]:
+    """Return the parent's next line, and read not a byte more: what follows may be for the listener."""
+    line = b""
+    while not line.endswith(b"\n"):
+        line += os.read(0, 1) or sys.exit(ORPHANED)
+    told: dict[str, Any] = json.loads(line)
+    return told
 
 
 def say(work: Work) -> None:
@@ -112,8 +119,7 @@ async def main(orders: Orders) -> None:
         work = Work(orders, world, chance)
         os.write(1, b'{"ready": true}\n')
         # Nothing else runs yet: a plain wait for the one line that says until when.
-        start = json.loads(sys.stdin.readline() or sys.exit(ORPHANED))
-        work.until_ns = start["until_ns"]
+        work.until_ns = heard()["until_ns"]
         Listener(work).start()
         await live(work)
         say(work)
@@ -124,7 +130,7 @@ def run() -> None:
     """Read the orders and obey."""
     faulthandler.enable()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends us
-    first = json.loads(sys.stdin.readline() or sys.exit(ORPHANED))
+    first = heard()
     die_with_parent(first.pop("parent"))
     anyio.run(main, Orders(**first))
 

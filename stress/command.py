@@ -11,6 +11,7 @@ import shutil
 import signal
 import sys
 import tempfile
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -33,6 +34,8 @@ from .scenarios import SCENARIOS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from anyio.abc import TaskStatus
+
     from .faults.fault import Fault
     from .report.figures import Data
 
@@ -51,10 +54,14 @@ EXAMPLES = """examples:
 """
 
 
+class _Terminated(BaseException):
+    """SIGTERM ended the run, as `KeyboardInterrupt` says it of Ctrl-C."""
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         # One line, and 1: 2 is a miss in this house.
-        print(f"stress: {message}; 'python -m stress --help' has examples", file=sys.stderr)
+        print(f"stress: {message}; '{self.prog} --help' has more", file=sys.stderr)
         raise SystemExit(ERROR)
 
 
@@ -134,7 +141,27 @@ def _chosen(text: str, known: Sequence[str], what: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def _plan(args: argparse.Namespace, root: Path, report: Path) -> Plan:
+def _free(option: str, given: str) -> Path:
+    """Return a folder that is empty, or not there yet: nothing of anybody's is ever written over."""
+    path = Path(given).resolve()
+    try:
+        is_free = not path.exists() or not any(path.iterdir())
+    except OSError as error:
+        raise PlanError(f"{option} {given} cannot be used: {error.strerror}") from error
+    if not is_free:
+        raise PlanError(f"{option} {given} is not empty; give a folder that is, or leave the option out")
+    return path
+
+
+def _make(option: str, path: Path) -> Path:
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise PlanError(f"{option} {path} cannot be made: {error.strerror}") from error
+    return path
+
+
+def _plan(args: argparse.Namespace, report: Path) -> Plan:
     for name in args.scenarios:
         if name not in SCENARIOS:
             raise PlanError(f"there is no scenario {name!r}; there are: {', '.join(SCENARIOS)}")
@@ -148,7 +175,6 @@ def _plan(args: argparse.Namespace, root: Path, report: Path) -> Plan:
         seed=random.randrange(MAX_SEED) if args.seed is None else args.seed,
         operations=args.operations,
         mebibytes=args.mebibytes,
-        root=str(root),
         report=str(report),
     )
     played = [SCENARIOS[name] for name in plan.scenarios]
@@ -164,27 +190,35 @@ def _plan(args: argparse.Namespace, root: Path, report: Path) -> Plan:
 
 
 def _do_run(args: argparse.Namespace) -> int:
-    report = Path(args.report or f"stress-reports/{datetime.now(UTC):%Y%m%d-%H%M%S}").resolve()
-    if (report / DATA).exists():
-        raise PlanError(f"--report {report} has a report already; give another folder")
-    if args.root and Path(args.root).exists() and any(Path(args.root).iterdir()):
-        raise PlanError(f"--root {args.root} is not empty; give a folder that is, or none")
-    root = Path(args.root or tempfile.mkdtemp(prefix="prontodb-stress-")).resolve()
-    keeps = True
+    report = _free("--report", args.report or f"stress-reports/{datetime.now(UTC):%Y%m%d-%H%M%S}")
+    given = _free("--root", args.root) if args.root else None
+    plan = _plan(args, report)
+    _make("--report", report)
+    root = _make("--root", given or Path(tempfile.mkdtemp(prefix="prontodb-stress-")).resolve())
+    _forget_settings()
+    keeps = False  # data that nobody has judged yet is worth nothing to whoever broke off
     try:
-        plan = _plan(args, root, report)
-        data = anyio.run(_played, plan, args.quiet or args.json)
+        data = anyio.run(_played, replace(plan, root=str(root)), args.quiet or args.json)
         keeps = data["verdict"] != OK_VERDICT
         (report / DATA).write_text(json.dumps(data, indent=1) + "\n")
         (report / PAGE).write_text(page(data))
         _print(data, report, as_json=args.json)
+    except Exception:
+        keeps = True
+        raise
     finally:
         shutil.rmtree(report / "scratch", ignore_errors=True)
-        if args.root is None and not (keeps and any(root.iterdir())):
+        if given is None and not (keeps and any(root.iterdir())):
             shutil.rmtree(root, ignore_errors=True)
-    if keeps and args.root is None:
-        print(f"stress: the data of this run stays in {root}", file=sys.stderr)
+        elif keeps:
+            print(f"stress: the data of this run stays in {root}", file=sys.stderr)
     return ERROR if keeps else OK
+
+
+def _forget_settings() -> None:
+    """Take from the environment what is meant for the user's own root: a token or a secret would hold here, too."""
+    for name in [name for name in os.environ if name.startswith("PRONTODB_")]:
+        del os.environ[name]
 
 
 async def _played(plan: Plan, is_quiet: bool) -> Data:
@@ -193,14 +227,14 @@ async def _played(plan: Plan, is_quiet: bool) -> Data:
     faults, skipped = _able(plan)
     scenes: list[Data] = []
     async with anyio.create_task_group() as group:
-        group.start_soon(_end_on_sigterm, group.cancel_scope)
+        await group.start(_end_on_sigterm, group.cancel_scope)
         with LiveLine(io.StringIO() if is_quiet else sys.stderr) as live:
             for name in plan.scenarios:
                 stage = Stage.made(SCENARIOS[name], plan, faults, skipped)
                 scenes.append(scenario_data(await play(stage, live.show)))
         group.cancel_scope.cancel()
     if len(scenes) < len(plan.scenarios):
-        raise SystemExit(128 + signal.SIGTERM)
+        raise _Terminated
     return run_data(
         plan,
         scenes,
@@ -211,8 +245,11 @@ async def _played(plan: Plan, is_quiet: bool) -> Data:
     )
 
 
-async def _end_on_sigterm(scope: anyio.CancelScope) -> None:
+async def _end_on_sigterm(
+    scope: anyio.CancelScope, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+) -> None:
     with anyio.open_signal_receiver(signal.SIGTERM) as signals:
+        task_status.started()
         async for _ in signals:
             scope.cancel()
 
@@ -271,18 +308,24 @@ def _do_list(args: argparse.Namespace) -> int:
 
 def _do_report(args: argparse.Namespace) -> int:
     folder = Path(args.folder)
-    (folder / PAGE).write_text(page(_read(folder)))
+    data = _read(folder)
+    try:
+        (folder / PAGE).write_text(page(data))
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise PlanError(f"{folder / DATA} is not what the harness wrote: {type(error).__name__} {error}") from error
+    except OSError as error:
+        raise PlanError(f"{folder / PAGE} cannot be written: {error.strerror}") from error
     print(folder / PAGE)
     return OK
 
 
 def _read(folder: Path) -> Data:
     try:
-        data: Data = json.loads((folder / DATA).read_text())
-    except (OSError, ValueError) as error:
+        data: Data = json.loads((folder / DATA).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise PlanError(f"{folder / DATA} cannot be read: {error}") from error
     if not isinstance(data, dict) or data.get("format") != FORMAT:
-        raise PlanError(f"{folder / DATA} is no report of this harness (format {FORMAT})")
+        raise PlanError(f"{folder / DATA} is no report of this harness, or of another version of it")
     return data
 
 
@@ -307,14 +350,20 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m stress") -
         print(f"stress: {error}", file=sys.stderr)
         return ERROR
     except KeyboardInterrupt:
-        print("stress: stopped; no agent is left", file=sys.stderr)
-        return 128 + signal.SIGINT
+        return _stopped(signal.SIGINT)
+    except _Terminated:
+        return _stopped(signal.SIGTERM)
     except Exception as error:
         if args.debug:
             raise
         first = _first_of(error)
         print(f"stress: internal error ({type(first).__name__}: {first}); --debug says where", file=sys.stderr)
         return ERROR
+
+
+def _stopped(number: signal.Signals) -> int:
+    print("stress: stopped; no agent is left", file=sys.stderr)
+    return 128 + number
 
 
 def _first_of(error: BaseException) -> BaseException:

@@ -25,8 +25,8 @@ from .work import Orders
 if TYPE_CHECKING:
     from anyio.abc import Process, TaskGroup, TaskStatus
 
-START_S = 120.0
-"""How long all agents together may take to come up."""
+START_S, START_EACH_S = 60.0, 1.0
+"""How long all agents together may take to come up: so long, and so much longer for each."""
 END_S = GRACE_S + 30.0
 """How long after its time an agent may live; its own watchdog is earlier."""
 MAX_LINE = 1 << 16
@@ -43,6 +43,8 @@ class Agent(LiveAgent):
     child: Process
     said: dict[str, Any] = field(default_factory=dict)
     ready: anyio.Event = field(default_factory=anyio.Event)
+    has_begun: bool = False
+    """Set when it was told until when to work: any other order before that would be taken for this one."""
     ended: anyio.Event = field(default_factory=anyio.Event)
 
     def hears(self, line: dict[str, Any]) -> None:
@@ -103,7 +105,7 @@ class Fleet:
 
     def agents(self) -> list[LiveAgent]:
         """Return the agents that run, that no fault has hold of, and that were not told to die."""
-        return [one for one in self._living.values() if one.ready.is_set() and not one.is_held and not one.will_die]
+        return [one for one in self._living.values() if one.has_begun and not one.is_held and not one.will_die]
 
     @asynccontextmanager
     async def hold(self, agent: LiveAgent) -> AsyncIterator[None]:
@@ -158,7 +160,7 @@ class Fleet:
         """
         async with anyio.create_task_group() as group:
             try:
-                with anyio.fail_after(START_S):
+                with anyio.fail_after(START_S + START_EACH_S * self._count):
                     first = [await self._come_up(number, group) for number in range(self._count)]
                     for agent in first:
                         await agent.ready.wait()
@@ -176,6 +178,7 @@ class Fleet:
         """Accompany one agent through all of its lives."""
         while True:
             await self._send(agent, {"until_ns": self.until_ns})
+            agent.has_begun = True
             with anyio.move_on_after(END_S + (self.until_ns - time.monotonic_ns()) / 1e9):
                 await agent.ended.wait()
             if not agent.ended.is_set():
@@ -184,7 +187,8 @@ class Fleet:
             if time.monotonic_ns() > self.until_ns or not agent.will_die:
                 return
             agent = await self._come_up(agent.number, group)
-            await agent.ready.wait()
+            with anyio.move_on_after(START_S):  # whoever is not ready then will be waited for as one that hangs
+                await agent.ready.wait()
 
     async def _come_up(self, number: int, group: TaskGroup) -> Agent:
         """Start an agent's first life, or its next."""

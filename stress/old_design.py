@@ -153,9 +153,10 @@ class Prefixed:
             result = run()
             self._connection.execute("COMMIT")
         except sqlite.OperationalError as error:
+            raise errors.BusyError(str(error)) from error
+        finally:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
-            raise errors.BusyError(str(error)) from error
         return result
 
     def _fetched(self, statement: str, *parameters: object) -> list[Any]:

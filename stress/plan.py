@@ -45,7 +45,7 @@ class Plan:
             raise PlanError(f"--addresses must be at least 1, not {self.addresses}")
         for name, value in (("--seconds", self.seconds), ("--operations", self.operations), ("--mib", self.mebibytes)):
             if not 0 < value < float("inf"):
-                raise PlanError(f"{name} must be more than 0, not {value:g}")
+                raise PlanError(f"{name} must be more than 0, and have an end: not {value:g}")
 
     def part(self, *, agents: int, addresses: int | None) -> Plan:
         """Return the same plan for some of the agents."""

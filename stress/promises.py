@@ -23,6 +23,9 @@ PROMISES: dict[int, str] = {
     25: "an address that went without a deletion is shown as missing, not dropped",
     26: "a listed backup is whole",
     27: "what is restored is the source at one instant",
+    33: "an imported database is byte for byte what it was",
+    34: "every row of an imported database comes over as it was",
+    35: "an import takes nothing's place",
     43: "every acknowledged change has its audit record",
     44: "an operation ends in success or in a typed error that something explains",
 }

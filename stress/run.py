@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 import uuid
 from collections import Counter
@@ -62,7 +61,7 @@ class Stage:
 
     @classmethod
     def made(cls, scenario: Scenario, plan: Plan, faults: Sequence[Fault], skipped: Mapping[str, str]) -> Stage:
-        """Make the folders, all anew."""
+        """Make the folders."""
         report = Path(plan.report)
         stage = cls(
             scenario=scenario,
@@ -74,8 +73,6 @@ class Stage:
             history=report / "history" / scenario.name,
             words=report / "agents" / scenario.name,
         )
-        for folder in (stage.place, stage.history, stage.words):
-            shutil.rmtree(folder, ignore_errors=True)
         for folder in (stage.root, stage.place, stage.history, stage.words):
             folder.mkdir(parents=True, mode=0o700)
         return stage
