@@ -8,6 +8,7 @@ import stat
 import sys
 
 from prontodb.errors import (
+    UNKNOWN_NOTE,
     CorruptError,
     ProntoError,
     ReadOnlyError,
@@ -232,15 +233,22 @@ class Folder:
             raise
 
     def rename(self, old: str, new: str, target: Folder | None = None) -> None:
-        """Rename inside this folder, or into `target`, and sync what changed."""
+        """Rename inside this folder, or into `target`, and sync what changed.
+
+        When that sync fails, the new name is there and may be lost with the power: the error says that it is unknown.
+        """
         into = target or self
         try:
             os.rename(old, new, src_dir_fd=self.fd, dst_dir_fd=into.fd)
         except OSError as error:
             raise translated(error, f"{into.path}/{new}") from error
-        into.sync()
-        if into is not self:
-            self.sync()
+        try:
+            into.sync()
+            if into is not self:
+                self.sync()
+        except ProntoError as error:
+            error.add_note(f"{UNKNOWN_NOTE}; it was done, and a power cut may take it back")
+            raise
 
     def remove(self, name: str) -> None:
         """Remove the file `name` if it is there."""
