@@ -371,14 +371,16 @@ class NewFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        whole = False
         try:
             if kind is None:
                 os.fsync(self._fd)
+                whole = True
         except OSError as failure:
             raise self._failed(failure) from failure
         finally:
             os.close(self._fd)
-            if kind is not None:
+            if not whole:
                 self._folder.remove(self._name)
 
     def _failed(self, error: OSError) -> ProntoError:
