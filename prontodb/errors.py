@@ -47,6 +47,11 @@ def shown(text: object) -> str:
     return f"'{escaped}'"
 
 
+def told(error: BaseException) -> str:
+    """Return what an error says in one line, with its notes: how much was done, and whether that is known."""
+    return "; ".join((str(error), *getattr(error, "__notes__", ())))
+
+
 class ProntoError(Exception):
     """Base of everything that ProntoDB raises on purpose."""
 

@@ -133,7 +133,7 @@ class SessionManager:
             gate.check_any(READ if mode == READS_ONLY else WRITE)
             create = create and gate.may_create
         if mode == READS_ONLY:
-            async with self._live.reading(address) as keystore:
+            async with self._live.reading(address, wait_s) as keystore:
                 with self._guard.access.holding(keystore, caller, gate):
                     yield keystore
             return

@@ -134,15 +134,18 @@ class Work:
         key: str = "",
         argument: object = None,
         cancellable: bool = True,
+        is_long: bool = False,
     ) -> tuple[str, Any, BaseException | None]:
         """Do one operation and write down its call and its return; return outcome, result and what it raised.
+
+        `cancellable`: by the fault of that name. `is_long`: it is cancelled when the agent's time is over, and else not.
 
         What is no error of ProntoDB's is written down too, and raised: an agent that meets one dies of it.
         """
         number = self._recorder.call(time.monotonic_ns(), op, address, session, key, argument)
         outcome, result, error = UNKNOWN, None, None
         try:
-            with self._scope(cancellable):
+            with self._scope(cancellable, is_long):
                 try:
                     result = await call()
                     outcome = OK
@@ -158,7 +161,9 @@ class Work:
             self._returned(number, outcome, result, error)
         return outcome, result, error
 
-    def _scope(self, cancellable: bool) -> AbstractContextManager[object]:
+    def _scope(self, cancellable: bool, is_long: bool) -> AbstractContextManager[object]:
+        if is_long:
+            return anyio.move_on_after((self.until_ns - time.monotonic_ns()) / 1e9)
         # A session's own scopes outlive its opening: nothing may be nested around that.
         if not cancellable or time.monotonic_ns() > self.cancels_until_ns or self.chance.random() > CANCELLED_SHARE:
             return nullcontext()

@@ -20,6 +20,7 @@ from prontodb.errors import (
     NotFoundError,
     ProntoError,
     shown,
+    told,
 )
 from prontodb.log import event
 from prontodb.model.address import Address
@@ -220,7 +221,7 @@ class Restoring:
                 try:
                     restored.append(self._one(address, target, links))
                 except ProntoError as error:
-                    failed.append((str(target), str(error)))
+                    failed.append((str(target), told(error)))
                     if len(self._wanted) == 1:
                         raise
                 done += 1

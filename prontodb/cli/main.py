@@ -8,7 +8,7 @@ import sys
 from prontodb.cli import output
 from prontodb.cli.commands import COMMANDS
 from prontodb.cli.parsing import Args, Line, Syntax, UsageError, match
-from prontodb.errors import REFUSALS, InvalidInputError, ProntoError, SandboxedError, shown
+from prontodb.errors import REFUSALS, InvalidInputError, ProntoError, SandboxedError, shown, told
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -135,8 +135,7 @@ def _explain(error: Exception) -> None:
         if str(error):
             output.error(str(error))
     elif isinstance(error, ProntoError):
-        # A note says how much of a long work was done.
-        output.error("; ".join((str(error), *getattr(error, "__notes__", ()))))
+        output.error(told(error))
     elif isinstance(error, MemoryError):
         output.error("out of memory; nothing more was done")
     elif isinstance(error, OSError) and error.errno:

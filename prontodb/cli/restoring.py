@@ -13,7 +13,7 @@ from prontodb.cli.output import DONE, ERROR
 from prontodb.cli.parsing import Args, Syntax
 from prontodb.cli.progress import duration_text, size_text
 from prontodb.cli.tables import counted
-from prontodb.errors import NotFoundError, ProntoError
+from prontodb.errors import NotFoundError, ProntoError, told
 from prontodb.model.access import ADMIN
 from prontodb.model.address import Address
 from prontodb.model.clock import Clock
@@ -169,7 +169,7 @@ def _undo(args: Args, *, redo: bool) -> int:
             work.undo_restore(address, redo=redo)
         except ProntoError as error:
             failed += 1
-            output.error(str(error))
+            output.error(told(error))
         else:
             done.append(str(address))
     if args.flag("--json"):

@@ -137,11 +137,10 @@ class AddressRegistry:
         self._deferrable(lambda: self.put(address, ACTIVE, at_ms))
 
     def deleting(self, address: Address, mark: Mark | None = None, at_ms: int = 0) -> None:
-        """Note that an address is about to go, if it is known; `StorageFullError` where it must not."""
+        """Note that an address is about to go; raises where that cannot be noted: then it must not."""
         from prontodb.registry.dues import DELETED, Due
 
-        self._anchors().begin(Due(DELETED, address, None, mark, at_ms))
-        self._deferrable(lambda: self.put(address, DELETING))
+        self._announce(Due(DELETED, address, None, mark, at_ms), lambda: self.put(address, DELETING))
 
     def stays(self, address: Address) -> None:
         """Note that an address that was about to go, or to be renamed, does not."""
@@ -161,11 +160,25 @@ class AddressRegistry:
         self._anchors().forget(address, noted=self._deferrable(lambda: self.remove(address)))
 
     def renaming(self, old: Address, new: Address, mark: Mark | None = None, at_ms: int = 0) -> None:
-        """Note that `old` is about to become `new`; `StorageFullError` where it must not."""
+        """Note that `old` is about to become `new`; raises where that cannot be noted: then it must not."""
         from prontodb.registry.dues import RENAMED, Due
 
-        self._anchors().begin(Due(RENAMED, old, new, mark, at_ms))
-        self._deferrable(lambda: self.put(old, RENAMING, target=str(new)))
+        self._announce(Due(RENAMED, old, new, mark, at_ms), lambda: self.put(old, RENAMING, target=str(new)))
+
+    def _announce(self, due: Due, update: Callable[[], None]) -> None:
+        """Note a change in the row of its address, else in a file: from one of them the index follows it later.
+
+        Raises when neither can be written: the address would be called missing for good.
+        """
+        begun = self._anchors().begin(due)
+        if not self._deferrable(update) and not begun and self._has_index():
+            self._anchors().begin(due, needed=True)
+
+    def _has_index(self) -> bool:
+        try:
+            return self._index.exists()
+        except ProntoError:
+            return True  # something is in its place
 
     def renamed(self, old: Address, new: Address) -> None:
         """Note that `old` is `new` now."""
@@ -179,7 +192,7 @@ class AddressRegistry:
         self._anchors().move(old, new, noted=self._deferrable(lambda: self._index.write(work)))
 
     def placing(self, address: Address, mark: Mark, at_ms: int) -> None:
-        """Note that another keystore is about to be put there; `StorageFullError` where it must not."""
+        """Note that another keystore is about to be put there; raises where that cannot be noted: then it must not."""
         from prontodb.registry.dues import PLACED, Due
 
         self._anchors().begin(Due(PLACED, address, None, mark, at_ms))

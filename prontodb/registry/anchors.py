@@ -76,7 +76,7 @@ def _sound(found: Iterable[Sequence[object]]) -> list[Anchor]:
 
 
 class AnchorRegistry:
-    """The anchors of one root. What writes does not raise, but `accept`, and `begin` on a full disk."""
+    """The anchors of one root. What writes does not raise, but `accept` and `begin`."""
 
     def __init__(self, layout: Layout, *, wait_s: float, one_shot: bool) -> None:
         self._index = session_index(layout, wait_s=wait_s, one_shot=one_shot)
@@ -94,14 +94,17 @@ class AnchorRegistry:
                 found = due.applied(found)
         return found
 
-    def begin(self, due: Due) -> None:
+    def begin(self, due: Due, *, needed: bool = False) -> bool:
         """Write down a change of an address that is about to be made, so that it is noted even after a kill.
 
-        Raises `StorageFullError` where that is not possible: then the change must not be made.
+        Raises where that is not possible: then the change must not be made. False where nothing was written, since no
+        anchor has to follow it; `needed`: something else has.
         """
         # Where there is no index, nothing has to follow a deletion or renaming.
-        if due.what == PLACED or self._index.exists():
-            self._dues.begin(due)
+        if not (needed or due.what == PLACED or self._index.exists()):
+            return False
+        self._dues.begin(due)
+        return True
 
     def withdraw(self, address: Address) -> None:
         """Forget what was written down of a change that is not made after all."""
@@ -142,7 +145,7 @@ class AnchorRegistry:
             for anchor in found:
                 put(connection, anchor)
 
-        if made and not (follow(made) and self._deferrable(work)):
+        if made and not (follow(made) and self._deferrable(work, make=bool(found))):
             return 0
         self._dues.remove([*made, *never])
         for due in made:

@@ -12,7 +12,7 @@ import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from prontodb.errors import InvalidAddressError, ProntoError, StorageFullError
+from prontodb.errors import InvalidAddressError, ProntoError
 from prontodb.log import event
 from prontodb.model import strict_json
 from prontodb.model.address import Address
@@ -101,7 +101,7 @@ class Due:
 
 
 class Dues:
-    """The files of one root. A change fails for want of what is to be noted of it on a full disk, and never else."""
+    """The files of one root. A change of which none can be written is not made: it would be accused for good."""
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
@@ -110,8 +110,7 @@ class Dues:
     def begin(self, due: Due) -> None:
         """Write down a change that is about to be made; the caller holds the lock of the address.
 
-        On a full disk in the room of the reserve; `StorageFullError` when even that is no help: nothing could be noted
-        after the change, either, and it would be accused for good.
+        On a full disk in the room of the reserve. Raises what keeps it from being written, and leaves nothing behind.
         """
         us = ourselves()
         fields = {
@@ -130,15 +129,14 @@ class Dues:
         def write() -> None:
             with make_root(self._layout.root, REGISTRY, DUES) as folder:
                 folder.create(name, json.dumps(fields).encode() + b"\n")
-                folder.sync()
+                try:
+                    folder.sync()
+                except ProntoError:
+                    folder.remove(name)
+                    raise
 
-        try:
-            reserve.in_its_room(self._layout, write)
-            self._open[due.address] = name
-        except StorageFullError:
-            raise
-        except ProntoError as error:
-            event("registry.deferred", reason=str(error))
+        reserve.in_its_room(self._layout, write)
+        self._open[due.address] = name
 
     def end(self, address: Address, *, noted: bool) -> None:
         """The change is made: what was written of it goes when the anchors follow it, else it stays, as done."""

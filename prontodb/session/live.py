@@ -131,7 +131,7 @@ class LiveSessions:
         """Open a session that holds its address, or attach to the `prontodb run` around us that does."""
         fence = None if self._attachment is None else self._attachment.fence_for(self._root, address)
         if fence is not None:
-            async with self._attached(address, make_fence(fence.session, fence.epoch)) as keystore:
+            async with self._attached(address, make_fence(fence.session, fence.epoch), wait_s) as keystore:
                 yield keystore
             return
         live = await self._open(address, mode, wait_s, create, labels, make_fence)
@@ -142,8 +142,8 @@ class LiveSessions:
                 await self.end(live)
 
     @asynccontextmanager
-    async def _attached(self, address: Address, fence: Fence) -> AsyncIterator[Keystore]:
-        keystore = self._handle(await self._engine.keyspace(address), address, fence)
+    async def _attached(self, address: Address, fence: Fence, wait_s: float) -> AsyncIterator[Keystore]:
+        keystore = self._handle(await self._engine.keyspace(address, wait_s), address, fence)
         event("session.attached", address=address, session=fence.session)
         try:
             yield keystore
@@ -151,10 +151,10 @@ class LiveSessions:
             keystore.close()
 
     @asynccontextmanager
-    async def reading(self, address: Address) -> AsyncIterator[Keystore]:
+    async def reading(self, address: Address, wait_s: float) -> AsyncIterator[Keystore]:
         """Open a session that only reads: it holds nothing, and nobody waits for it."""
         fence = Fence(new_session_id(self._root, address))
-        keyspace = await self._engine.keyspace(address)
+        keyspace = await self._engine.keyspace(address, wait_s)
         keystore = Keystore(keyspace, address, fence, self._settings.limits, self._clock, writes=False)
         try:
             yield keystore
@@ -180,11 +180,12 @@ class LiveSessions:
         labels: tuple[tuple[str, str], ...],
         make_fence: MakeFence,
     ) -> Live:
+        deadline = self._clock.monotonic_s() + wait_s
         await self._engine.reserve_descriptor()
         try:
             stay = await self._take(address, mode, wait_s, create, labels)
             try:
-                live = await self._settled(stay, make_fence)
+                live = await self._settled(stay, make_fence, deadline)
             except BaseException:
                 stay.end()
                 raise
@@ -242,9 +243,9 @@ class LiveSessions:
             give_back()
             raise
 
-    async def _settled(self, stay: Stay, make_fence: MakeFence) -> Live:
+    async def _settled(self, stay: Stay, make_fence: MakeFence, deadline: float) -> Live:
         """Let the store know who holds the address now, and return the session with its handle."""
-        keyspace = await self._engine.keyspace(stay.address)
+        keyspace = await self._engine.keyspace(stay.address, deadline - self._clock.monotonic_s())
         if stay.is_exclusive:
             epoch = await keyspace.take_over(stay.lock_identity, stay.check_held)
         else:

@@ -420,10 +420,9 @@ def translated(error: Exception, path: str) -> ProntoError:
     return UnavailableError(f"SQLite refused {place}: {name or type(error).__name__}")
 
 
-_WRITE_LOCK_BYTE = 120
-"""Where in the -shm file the writer of a WAL holds its lock: https://sqlite.org/walformat.html#wal_locks"""
-
-
+_WRITE_LOCK_BYTE, _RECOVERY_LOCK_BYTE = 120, 122
+"""Where in the -shm file the writer of a WAL, and who recovers it, hold their locks:
+https://sqlite.org/walformat.html#wal_locks"""
 _READ_LOCK_BYTES = (123, 127)
 
 
@@ -438,11 +437,12 @@ def with_writer_named(error: BusyError, path: str) -> BusyError:
     """Return a busy error that names the process which is writing now, for whoever gave up waiting for it."""
     from prontodb.storage.process import lock_owner
 
-    writer = lock_owner(path + "-shm", _WRITE_LOCK_BYTE)
-    if writer is None:
-        return error
-    whose = "a connection of this process" if writer.pid == os.getpid() else str(writer)
-    return BusyError(f"{shown(path)} is locked by {whose}, which is writing; try again")
+    for byte, doing in ((_WRITE_LOCK_BYTE, "is writing"), (_RECOVERY_LOCK_BYTE, "is recovering its log")):
+        owner = lock_owner(path + "-shm", byte)
+        if owner is not None:
+            whose = "a connection of this process" if owner.pid == os.getpid() else str(owner)
+            return BusyError(f"{shown(path)} is locked by {whose}, which {doing}; try again")
+    return error
 
 
 def _disk_is_full(path: str) -> bool:

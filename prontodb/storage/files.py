@@ -8,6 +8,7 @@ import stat
 import sys
 
 from prontodb.errors import (
+    UNKNOWN_NOTE,
     CorruptError,
     ProntoError,
     ReadOnlyError,
@@ -232,15 +233,22 @@ class Folder:
             raise
 
     def rename(self, old: str, new: str, target: Folder | None = None) -> None:
-        """Rename inside this folder, or into `target`, and sync what changed."""
+        """Rename inside this folder, or into `target`, and sync what changed.
+
+        When that sync fails, the new name is there and may be lost with the power: the error says that it is unknown.
+        """
         into = target or self
         try:
             os.rename(old, new, src_dir_fd=self.fd, dst_dir_fd=into.fd)
         except OSError as error:
             raise translated(error, f"{into.path}/{new}") from error
-        into.sync()
-        if into is not self:
-            self.sync()
+        try:
+            into.sync()
+            if into is not self:
+                self.sync()
+        except ProntoError as error:
+            error.add_note(f"{UNKNOWN_NOTE}; it was done, and a power cut may take it back")
+            raise
 
     def remove(self, name: str) -> None:
         """Remove the file `name` if it is there."""
@@ -363,14 +371,16 @@ class NewFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        whole = False
         try:
             if kind is None:
                 os.fsync(self._fd)
+                whole = True
         except OSError as failure:
             raise self._failed(failure) from failure
         finally:
             os.close(self._fd)
-            if kind is not None:
+            if not whole:
                 self._folder.remove(self._name)
 
     def _failed(self, error: OSError) -> ProntoError:

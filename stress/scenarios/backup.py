@@ -46,11 +46,11 @@ async def _keep(work: Work) -> None:
     while work.goes_on:
         kind = chance.random()
         if kind < VERIFY_SHARE:
-            await work.operate(VERIFY, lambda: _verify(work, manager), cancellable=False)
+            await work.operate(VERIFY, lambda: _verify(work, manager), is_long=True)
         elif kind < VERIFY_SHARE + RESTORE_SHARE:
-            await work.operate(RESTORE, lambda: _restore(work, manager), cancellable=False)
+            await work.operate(RESTORE, lambda: _restore(work, manager), is_long=True)
         else:
-            await work.operate(BACKUP, lambda: _backup(work, manager), cancellable=False)
+            await work.operate(BACKUP, lambda: _backup(work, manager), is_long=True)
         await work.rest(0.3)
 
 

@@ -60,7 +60,7 @@ async def _keep_house(work: Work) -> None:
     jobs = ((LIST, list_all), (SWEEP, sweep), (BACKUP, backup))
     while work.goes_on:
         op, job = work.chance.choice(jobs)
-        await work.operate(op, job, cancellable=False)
+        await work.operate(op, job, is_long=True)
         await work.rest(0.5)
 
 

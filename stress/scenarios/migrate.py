@@ -48,7 +48,7 @@ async def agent(work: Work) -> None:
 async def _import(work: Work) -> None:
     manager, source = whole_manager(work), work.orders.facts[SOURCE]
     while work.goes_on:
-        await work.operate(MIGRATE, lambda: _migrate(manager, source), cancellable=False)
+        await work.operate(MIGRATE, lambda: _migrate(manager, source), is_long=True)
         await work.rest(0.5)
 
 

@@ -39,7 +39,7 @@ async def _sweep(work: Work) -> None:
         return {"entries": report.entries, "held": report.held, "skipped": report.skipped or ""}
 
     while work.goes_on:
-        await work.operate(SWEEP, sweep)
+        await work.operate(SWEEP, sweep, is_long=True)
         await work.rest(0.2)
 
 

@@ -197,15 +197,20 @@ class DirectKeyspace:
             return self._write_held(work, held.identity)
 
     def _write_held(self, work: Callable[[Connection, Target, int], Any], lock: tuple[int, int] | None) -> Any:
-        connection, target = opening.open_writer(
-            self._layout,
-            self._address,
-            self._limits,
-            durability=self._durability,
-            busy_timeout_ms=BUSY_TIMEOUT_MS,
+        deadline = self._clock.monotonic_s() + self._limits.wait_s
+        connection, target = opening.insist(
+            lambda: opening.open_writer(
+                self._layout,
+                self._address,
+                self._limits,
+                durability=self._durability,
+                busy_timeout_ms=BUSY_TIMEOUT_MS,
+            ),
+            self._layout.keystore_path(self._address),
+            self._clock,
+            deadline,
         )
         target.lock = lock
-        deadline = self._clock.monotonic_s() + self._limits.wait_s
         try:
             while True:
                 try:

@@ -23,6 +23,7 @@ from prontodb.errors import (
 )
 from prontodb.log import event
 from prontodb.model.operation import frees_room
+from prontodb.storage import connection as sqlite
 from prontodb.storage import reserve
 from prontodb.storage.lane import CancelledError, Future, Lane, outlast, running_loop
 from prontodb.storage.lock import TRIES
@@ -51,7 +52,7 @@ DESCRIPTORS_EACH = 6
 PLACE_POLL_S = 0.005
 """How often an opening looks whether one of the keystores that are all in use has become free."""
 LOCK_POLL_S = (0.002, 0.01)
-"""How often the lock of an address is tried that somebody holds."""
+"""How often what somebody holds is tried: the lock of an address, or its file that is to be opened."""
 POLL_S = (0.02, 0.25)
 """`wait` looks for other processes' commits this often: quickly at first, then less and less."""
 
@@ -108,13 +109,13 @@ class SqliteEngine:
         found = await self.beside(lambda: folders.listed(self._layout))
         return [address for address in found if after is None or after < address][:limit]
 
-    async def keyspace(self, address: Address) -> SqliteKeyspace:
-        """See `Engine.keyspace`."""
+    async def keyspace(self, address: Address, wait_s: float | None = None) -> SqliteKeyspace:
+        """See `Engine.keyspace`; `wait_s` is how long to try while its file is locked."""
         store = self._stores.get(address)
         if store is not None and not store.still_there:
             # Another process deleted or replaced it: what is open here serves its old handles no longer.
             await self.release(address)
-        store = await self.store(address)
+        store = await self.store(address, wait_s=wait_s)
         return SqliteKeyspace(self, store)
 
     async def beside(
@@ -188,13 +189,29 @@ class SqliteEngine:
         """Give a session's descriptor back."""
         self._reserved -= 1
 
-    async def store(self, address: Address, identity: tuple[int, int] | None = None) -> OpenKeystore:
-        """Return the open store of an address, opening it if need be; with `identity`, only that very file."""
+    async def store(
+        self, address: Address, identity: tuple[int, int] | None = None, wait_s: float | None = None
+    ) -> OpenKeystore:
+        """Return the open store of an address, opening it if need be; with `identity`, only that very file.
+
+        While its file is locked, as long as somebody recovers its log, it is tried again for `wait_s`.
+        """
+        deadline = self._clock.monotonic_s() + (self._settings.wait_s if wait_s is None else wait_s)
+        tries = 0
         while True:
             self.check_usable()
             store = self._stores.get(address)
             if store is None:
-                store = await self._open_store(address)
+                tries += 1
+                try:
+                    store = await self._open_store(address)
+                except BusyError as error:
+                    if not isinstance(error.__cause__, sqlite.ERRORS):
+                        raise  # of another kind, such as a pool that is full: it has been waited for
+                    if tries >= TRIES and self._clock.monotonic_s() >= deadline:
+                        raise sqlite.with_writer_named(error, self._layout.keystore_path(address)) from error
+                    await anyio.sleep(random.uniform(*LOCK_POLL_S))  # noqa: S311 - spreads retries, guards nothing
+                    continue
             if store.closed:
                 continue
             if identity is not None and store.identity != identity:

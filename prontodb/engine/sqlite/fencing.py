@@ -143,7 +143,12 @@ def at(
 ) -> T:
     """Run one of the above on a connection of its own, again while another writer is at it, up to the deadline."""
     deadline = clock.monotonic_s() + (limits.wait_s if wait_s is None else wait_s)
-    connection, target = opening.open_writer(layout, address, limits, busy_timeout_ms=BUSY_TIMEOUT_MS)
+    connection, target = opening.insist(
+        lambda: opening.open_writer(layout, address, limits, busy_timeout_ms=BUSY_TIMEOUT_MS),
+        layout.keystore_path(address),
+        clock,
+        deadline,
+    )
     try:
         while True:
             try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from prontodb.engine.sqlite import belonging, ciphers, fencing, folders, metadata, writing
 from prontodb.engine.sqlite.telling import Telling
 from prontodb.errors import (
+    UNKNOWN_NOTE,
     AddressBusyError,
     AddressExistsError,
     AddressNotFoundError,
@@ -17,6 +18,7 @@ from prontodb.errors import (
     NewerFormatError,
     ProntoError,
     SecretError,
+    outcome_is_unknown,
 )
 from prontodb.log import event
 from prontodb.model.address import Address
@@ -48,6 +50,22 @@ def step(name: str) -> None:
     """Tell the test hooks that a step of a change is done."""
     for hook in FAILPOINT:
         hook(name)
+
+
+class Change:
+    """A change under way: once `made` is true, what fails in the block says that the change may have happened."""
+
+    __slots__ = ("made",)
+
+    def __init__(self, *, made: bool = False) -> None:
+        self.made = made
+
+    def __enter__(self) -> Change:
+        return self
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if self.made and isinstance(error, ProntoError) and not outcome_is_unknown(error):
+            error.add_note(f"{UNKNOWN_NOTE}; it was done, and what was left to do after it was not")
 
 
 class Held:
@@ -288,13 +306,16 @@ class Lifecycle:
                 self._stays(address)
                 raise
             step("delete.shredded")
-            folders.to_trash(self.layout, address)
-            step("delete.moved")
-            self.tell.deleted(address)
-            step("delete.forgotten")
-            folders.remove_remains(self.layout, address)
-            step("delete.emptied")
-            folders.remove_empty_user(self.layout, address.user)
+            # Without its key record it is gone as well.
+            with Change(made=bool(records)) as change:
+                folders.to_trash(self.layout, address)
+                change.made = True
+                step("delete.moved")
+                self.tell.deleted(address)
+                step("delete.forgotten")
+                folders.remove_remains(self.layout, address)
+                step("delete.emptied")
+                folders.remove_empty_user(self.layout, address.user)
             if found:
                 event("address.deleted", address=address)
                 reserve.keep(self.layout)  # where it was spent on this, there is room for it now
@@ -365,12 +386,13 @@ class Lifecycle:
                 self._stays(old)
                 raise
             folders.move(self.layout, old, new)
-            step("rename.moved")
-            belonging.settle(self.layout, new, records)
-            self.tell.renamed(old, new)
-            event("address.renamed", address=old, new=new)
-            step("rename.registered")
-            folders.remove_empty_user(self.layout, old.user)
+            with Change(made=True):
+                step("rename.moved")
+                belonging.settle(self.layout, new, records)
+                self.tell.renamed(old, new)
+                event("address.renamed", address=old, new=new)
+                step("rename.registered")
+                folders.remove_empty_user(self.layout, old.user)
 
     def keep_history(self, address: Address, keep: bool) -> None:
         """Say whether the journal of an address keeps the values of what is set from now on: for time travel."""

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from typing import TypeVar
 
     from prontodb.model.address import Address
+    from prontodb.model.clock import Clock
     from prontodb.model.layout import Layout
     from prontodb.model.limits import Limits
     from prontodb.model.secret import Secret
@@ -41,6 +42,7 @@ ATTEMPTS = 5
 REPLACED_WITHIN_S = 5.0
 """How long a restore may take for the two renames that put another folder in the place of an address's."""
 POLL_S = 0.002
+RETRY_S = 0.001
 LOST_LOGS: list[str] = []
 """Keystores whose -wal somebody removed, as this process found out: what it held is lost."""
 
@@ -172,6 +174,17 @@ def open_writer(
         return _checked(connection, path, found), Target(path, (found.st_dev, found.st_ino), limits, near)
 
     return _steadily(layout, address, opened)
+
+
+def insist(opened: Callable[[], T], path: str, clock: Clock, deadline: float) -> T:
+    """Open what others may have locked, as while they recover its log; again up to the deadline. Waits in place."""
+    while True:
+        try:
+            return opened()
+        except BusyError as error:
+            if clock.monotonic_s() >= deadline:
+                raise sqlite.with_writer_named(error, path) from error
+            time.sleep(RETRY_S)
 
 
 def open_reader(

@@ -11,7 +11,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from prontodb.engine.sqlite import belonging, ciphers, folders, metadata, opening, transcribing
-from prontodb.engine.sqlite.lifecycle import step
+from prontodb.engine.sqlite.lifecycle import Change, step
 from prontodb.errors import AddressNotFoundError, ConflictError, ProntoError
 from prontodb.log import event
 from prontodb.model.layout import KEYSTORE_FILE, METADATA_FILE
@@ -86,11 +86,12 @@ class Resealing:
                 if secret is not None and is_new:
                     belonging.take_back(self._layout, address, secret)
                 raise
-            folders.remove_remains(self._layout, address)
-            step(f"{self._what}.emptied")
-            dropped = self._drop_older and secret is not None
-            if dropped and secret is not None:
-                ciphers.keys_of(self._layout).drop_older(secret)
+            with Change(made=True):
+                folders.remove_remains(self._layout, address)
+                step(f"{self._what}.emptied")
+                dropped = self._drop_older and secret is not None
+                if dropped and secret is not None:
+                    ciphers.keys_of(self._layout).drop_older(secret)
         event("address.resealed", address=address, what=self._what, dropped=dropped)
         return ResealReport(
             address=address,

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     class Registrar(Protocol):
         """Who keeps the index of addresses. It can be rebuilt: what is told of a change that is made never raises.
 
-        What announces one does on a full disk, since nothing could be noted of it afterwards, either.
+        What announces one does where nothing can be noted of it, since that would not be possible afterwards, either.
         """
 
         def created(self, address: Address, at_ms: int | None) -> None:

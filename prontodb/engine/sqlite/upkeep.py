@@ -134,9 +134,14 @@ def once(
     among them, up to the deadline. Between two steps whoever waits for the lock gets it.
     """
     with lifecycle.hold(address, purpose, wait_s=0) as held:
-        connection, target = opening.open_writer(lifecycle.layout, address, limits, busy_timeout_ms=BUSY_TIMEOUT_MS)
-        target.lock = held.identity
         deadline = clock.monotonic_s() + limits.wait_s
+        connection, target = opening.insist(
+            lambda: opening.open_writer(lifecycle.layout, address, limits, busy_timeout_ms=BUSY_TIMEOUT_MS),
+            lifecycle.layout.keystore_path(address),
+            clock,
+            deadline,
+        )
+        target.lock = held.identity
         try:
             while True:
                 try:
