@@ -138,7 +138,7 @@ class Work:
     ) -> tuple[str, Any, BaseException | None]:
         """Do one operation and write down its call and its return; return outcome, result and what it raised.
 
-        `cancellable`: by the fault of that name. `is_long`: it is cancelled when the agent's time is over, and else not.
+        `cancellable`: by the fault of that name. `is_long`: cancelled when the time is over, and else not.
 
         What is no error of ProntoDB's is written down too, and raised: an agent that meets one dies of it.
         """

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+import anyio
+
 import prontodb
 
 from .. import moves
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from ..work import Stay, Work
 
 DEFAULT_ADDRESSES = 1_000
+MAKERS = 8
+"""Tasks that make the addresses before the agents come."""
 MOST_MOVES = 6
 WAIT_S = 1.0
 MOVES = ((moves.ledger, 40), (moves.counter, 25), (moves.pair, 20), (moves.register, 15))
@@ -76,10 +80,15 @@ def addresses(plan: Plan) -> int:
 async def prepare(root: Path, place: Path, plan: Plan) -> dict[str, Any]:
     """Make all addresses."""
     began = time.monotonic()
-    async with prontodb.open(root) as manager:
-        for number in range(addresses(plan)):
-            await manager.create(_address(number))
+    async with prontodb.open(root) as manager, anyio.create_task_group() as makers:
+        for first in range(MAKERS):
+            makers.start_soon(_make, manager, range(first, addresses(plan), MAKERS))
     return {"created_s": time.monotonic() - began, "created": addresses(plan)}
+
+
+async def _make(manager: SessionManager, numbers: range) -> None:
+    for number in numbers:
+        await manager.create(_address(number))
 
 
 async def look(manager: SessionManager, facts: dict[str, Any], history: History, aftermath: Aftermath) -> None:
