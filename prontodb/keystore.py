@@ -464,25 +464,31 @@ class Keystore:
             self._check_writes()
         cache = self._cache
         if cache is None:
-            try:
-                return await self._keyspace.apply(ops, self._fence)
-            except FencedError as error:
-                self.close(error)  # once out, always out
-                raise
+            return await self._applied(ops)
         keys = [op.key for op in ops]
         cache.begin(keys)
         try:
-            receipt = await self._keyspace.apply(ops, self._fence)
+            receipt = await self._applied(ops)
         except BaseException as error:
             if outcome_is_unknown(error):
                 cache.lose()
             else:
                 cache.end(keys)
-            if isinstance(error, FencedError):
-                self.close(error)
             raise
         cache.end(keys)
         return receipt
+
+    async def _applied(self, ops: Sequence[Op]) -> Receipt:
+        try:
+            return await self._keyspace.apply(ops, self._fence)
+        except FencedError as error:
+            self.close(error)  # once out, always out
+            raise
+        except ClosedError:
+            if self._ended is None:
+                raise
+            # Withdrawn when the session ended under it: what ended the session is what its caller has to know.
+            raise self._ended.copy() from None
 
     async def _update(self, key: str, decide: Callable[[Entry | None], Op | None]) -> Receipt | None:
         """Read, decide, write on condition that nothing changed; again when something did, up to the deadline."""

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -21,15 +22,19 @@ from prontodb.errors import (
     ClosedError,
     FencedError,
     InvalidInputError,
+    ProntoError,
     SessionNotFoundError,
     UnavailableError,
+    outcome_is_unknown,
 )
 from prontodb.manager import SessionManager
 from prontodb.model.holder import Holder
+from prontodb.model.layout import ADDRESS_LOCK_FILE
 from prontodb.session import live as live_module
 from prontodb.session.book import SessionBook
-from prontodb.storage import process
-from tests.managing import PATIENCE_S, Child, environment, managed
+from prontodb.storage import holders, lock, process
+from prontodb.storage.files import open_root
+from tests.managing import PATIENCE_S, Child, environment, lock_holder, managed, until
 from tests.roots import as_root
 from tests.sessions import HOLDER, holder, lock_folder, stop
 
@@ -118,6 +123,40 @@ from prontodb.storage import connection as sqlite
 kept = sqlite.connect(sys.argv[1] + "/addresses/agent/test/keystore.db")
 kept.execute("BEGIN IMMEDIATE").close()
 """
+
+
+@pytest.mark.parametrize("mode", ["exclusive", "shared"])
+@pytest.mark.parametrize(
+    ("mark", "reason", "said"),
+    [(lock.EVICTED, FencedError, "put out by force"), (lock.ASKED, ClosedError, "asked to end")],
+)
+async def test_a_write_that_waits_when_its_session_is_ended_hears_what_ended_it(
+    root: Path, monkeypatch: pytest.MonkeyPatch, mode: str, mark: bytes, reason: type[ProntoError], said: str
+) -> None:
+    monkeypatch.setattr(live_module, "LOOK_S", 0.01)
+    async with managed(root, wait_s=PATIENCE_S) as other, other.session("agent", "test", mode=mode) as ks:
+        waiting: Any = ks._keyspace  # of the real engine: the write is there, and has not begun
+        errors: list[ProntoError] = []
+
+        async def writes() -> None:
+            with pytest.raises(reason, match=said) as caught:
+                await ks.set("k", "v")
+            errors.append(caught.value)
+
+        with lock_holder(root, "agent/test") as writer:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(writes)
+                await until(lambda: waiting._current.busy)
+                file = ADDRESS_LOCK_FILE if mode == "exclusive" else holders.file_of(ks.session_id)
+                with open_root(str(root), "registry", "locks", "agent@test") as folder:
+                    assert lock.mark(folder, file, mark, ks.session_id)
+            writer.tell("ROLLBACK")
+            assert writer.line() == "done"
+        assert not any(outcome_is_unknown(error) for error in errors)
+        with pytest.raises(reason, match=said):
+            await ks.get("k")
+    async with managed(root) as after, after.session("agent", "test", mode="read") as ks:
+        assert await ks.get("k") is None
 
 
 async def test_one_stopped_inside_a_transaction_is_named_and_can_be_killed(root: Path, manager: SessionManager) -> None:
