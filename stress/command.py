@@ -201,7 +201,7 @@ def _do_run(args: argparse.Namespace) -> int:
         data = anyio.run(_played, replace(plan, root=str(root)), args.quiet or args.json)
         keeps = data["verdict"] != OK_VERDICT
         (report / DATA).write_text(json.dumps(data, indent=1) + "\n")
-        (report / PAGE).write_text(page(data))
+        (report / PAGE).write_text(page(data), encoding="utf-8")
         _print(data, report, as_json=args.json)
     except Exception:
         keeps = True
@@ -310,7 +310,7 @@ def _do_report(args: argparse.Namespace) -> int:
     folder = Path(args.folder)
     data = _read(folder)
     try:
-        (folder / PAGE).write_text(page(data))
+        (folder / PAGE).write_text(page(data), encoding="utf-8")
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise PlanError(f"{folder / DATA} is not what the harness wrote: {type(error).__name__} {error}") from error
     except OSError as error:

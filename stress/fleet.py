@@ -194,7 +194,8 @@ class Fleet:
         """Start an agent's first life, or its next."""
         self._lives[number] += 1
         process = f"{agent_name(number)}-{self._lives[number]}"
-        with (self._folder / f"{process}.err").open("wb") as stderr:
+        # Nobody would wait for an agent that was half made when this was cancelled.
+        with anyio.CancelScope(shield=True), (self._folder / f"{process}.err").open("wb") as stderr:
             child = await anyio.open_process(
                 [sys.executable, "-m", f"{PACKAGE}.agent"], stderr=stderr, env={**surroundings(), **self._environment}
             )

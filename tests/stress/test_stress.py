@@ -48,7 +48,7 @@ class Place:
     def __post_init__(self) -> None:
         self.temporary = self.folder / "temporary"
         self.report = self.folder / "report"
-        self.temporary.mkdir()
+        self.temporary.mkdir(parents=True)
 
     def words(self, *argv: str) -> dict[str, Any]:
         """What to start: a command of the harness, here."""
@@ -172,7 +172,7 @@ def test_a_known_break_is_found_by_its_own_check_and_by_no_other(name: str, plac
 def test_a_printed_command_plays_the_same_load_again(place: Place) -> None:
     done = place.run("ttl", "--agents", "1", "--operations", "60", "--seed", "9")
     assert done.returncode == 0, done.stderr
-    again = Place(place.folder / "report")
+    again = Place(place.folder / "again")
     words = shlex.split(place.told()["command"])
     assert words[:3] == ["python", "-m", "stress"]
     assert again.run(*words[4:]).returncode == 0

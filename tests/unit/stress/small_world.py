@@ -9,6 +9,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import anyio
+
 from stress.history import Operation, read_history
 from stress.work import Orders, Stay, Work
 from stress.worlds import Collected
@@ -110,6 +112,7 @@ class SmallWorld:
             raise self.at_the_door.popleft()
         self.visits.append((address, mode, wait_s, create))
         yield SmallStore(f"s-{len(self.visits)}", self.values.setdefault(address, {}), self.refusals)
+        await anyio.lowlevel.checkpoint()  # leaving takes time, and so can be cancelled
         self.left += 1
 
 

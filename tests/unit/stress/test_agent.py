@@ -102,7 +102,7 @@ def test_orders_are_obeyed_however_they_are_cut(tmp_path: Path) -> None:
 
 
 def test_what_follows_a_line_is_left_for_whoever_reads_next() -> None:
-    program = "from stress.agent import heard; import sys; print(heard(), heard(), sys.stdin.read().strip())"
+    program = "from stress.agent import heard; import os; print(heard(), heard(), os.read(0, 999).decode().strip())"
     with python("-c", program) as reader:
         out, err = reader.communicate('{"parent": 1}\n{"until_ns": 2}\n{"do": "abandon"}\n', PATIENCE_S)
     assert (out, err) == ("{'parent': 1} {'until_ns': 2} {\"do\": \"abandon\"}\n", "")
@@ -133,4 +133,33 @@ async def test_faults_leave_an_agent_alone_until_it_has_begun(tmp_path: Path) ->
         one.will_die = True
         assert fleet.agents() == []
         child.kill()
+    recorder.close()
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 5, 8])
+async def test_an_agent_that_was_half_made_when_all_is_broken_off_is_waited_for(steps: int, tmp_path: Path) -> None:
+    def orders(number: int, process: str, past: Past) -> Orders:
+        return Orders(
+            scenario="ttl",
+            process=process,
+            number=number,
+            agents=1,
+            addresses=1,
+            seed=1,
+            root=str(tmp_path),
+            history=str(tmp_path / f"{process}.jsonl"),
+            operations=1,
+            size_bytes=1,
+            breaks=[],
+        )
+
+    recorder = Recorder(tmp_path / "faults-1.jsonl")
+    fleet = Fleet(orders, 1, root=tmp_path, folder=tmp_path, recorder=recorder, environment={})
+    async with anyio.create_task_group() as group:
+        group.start_soon(fleet.work, 600.0)
+        for _ in range(steps):
+            await anyio.lowlevel.checkpoint()
+        group.cancel_scope.cancel()
+    assert [(one.process, one.code) for one in fleet.endings] == [("agent000-1", -9)]
+    assert fleet.alive == 0
     recorder.close()

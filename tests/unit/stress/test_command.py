@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
+from stress import command
 from stress.breaks import BREAKS
 from stress.checks import CHECKS
 from stress.command import main
 from stress.faults import FAULTS
+from stress.run import Stage
 from stress.scenarios import SCENARIOS
 from tests.unit.stress import report_runs
 
@@ -122,6 +124,21 @@ def test_a_file_where_a_folder_should_be_is_one_line(option: str, place: Path, c
     assert refused(capsys, "run", "isolation", option, "file") == f"{option} file cannot be used: Not a directory"
     below = refused(capsys, "run", "isolation", option, "file/below")
     assert below == f"{option} {place}/file/below cannot be made: Not a directory"
+
+
+def test_what_an_unexpected_error_leaves_is_kept_and_named(
+    place: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(stage: Stage, show: object) -> None:
+        (stage.root / "evidence").touch()
+        raise LookupError("a bug of the harness")
+
+    monkeypatch.setattr(command, "play", fails)
+    with pytest.raises(ExceptionGroup):
+        main(["run", "isolation", "--quiet"])
+    (root,) = (place / "temporary").iterdir()
+    assert (root / "isolation" / "evidence").exists()
+    assert capsys.readouterr().err == f"stress: the data of this run stays in {root}\n"
 
 
 def test_list_has_every_scenario_fault_and_break(capsys: Capture, place: Path) -> None:
