@@ -78,23 +78,39 @@ class Work:
         self._lifecycle, self._jobs = lifecycle, jobs
         self._undoing = Undoing(layout, lifecycle, jobs)
         self.audits = Audits(layout, clock, min(settings.wait_s, AUDIT_WAIT_S), self._vouching)
+        # For a clock that is set before anybody has noted what it said, and for notes that are lost meanwhile.
+        self._seen = self._now()
 
     # Sweep, compact
 
-    def check_clock(self, *, trust_clock: bool = False) -> str | None:
-        """Return why the wall clock is not to be believed, None when it is; keeps what it says for the next time."""
-        before = None
+    def check_clock(self, *, trust_clock: bool = False, begun: tuple[int, float] | None = None) -> str | None:
+        """Return why the wall clock is not to be believed, None when it is; keeps what it says for the next time.
+
+        Where nothing was noted since the boot it is compared with what it said when this process `begun`: wall clock in
+        milliseconds and time since the boot; None: when this was made, or looked last.
+        """
+        now, before = self._now(), None
         if not trust_clock:
-            try:
-                before = trust.Reference.decode(self._jobs.notes().get(_CLOCK_NOTE))
-            except ProntoError as error:
-                event("registry.deferred", reason=str(error))
-        judged = trust.judge(before, ourselves().boot or "", self._clock.wall_ms(), self._clock.boottime_s())
+            seen = self._seen if begun is None else trust.Reference(now.boot, *begun)
+            noted = self._noted_clock()
+            before = noted if noted is not None and noted.boot == now.boot else seen
+        judged = trust.judge(before, now.boot, now.wall_ms, now.boottime_s)
+        self._seen = judged.reference
         try:
             self._jobs.note(_CLOCK_NOTE, judged.reference.encode())
         except ProntoError as error:
             event("registry.deferred", reason=str(error))
         return judged.doubt
+
+    def _now(self) -> trust.Reference:
+        return trust.Reference(ourselves().boot or "", self._clock.wall_ms(), self._clock.boottime_s())
+
+    def _noted_clock(self) -> trust.Reference | None:
+        try:
+            return trust.Reference.decode(self._jobs.notes().get(_CLOCK_NOTE))
+        except ProntoError as error:
+            event("registry.deferred", reason=str(error))
+            return None
 
     def sweep(
         self,

@@ -195,6 +195,7 @@ class _Upkeep:
     def __init__(self, place: Place, stay: Stay) -> None:
         self._place, self._stay = place, stay
         self._swept_at = self._compacted_at = time.monotonic()
+        self._begun = Clock().wall_ms(), Clock().boottime_s()
 
     def now_and_then(self) -> None:
         """Do what is due; what cannot be done now is left for the next time."""
@@ -204,7 +205,7 @@ class _Upkeep:
         self._swept_at = now
         try:
             work = self._place.work()  # imported only by runs that last
-            if work.check_clock() is not None:
+            if work.check_clock(begun=self._begun) is not None:
                 return
             self._sweep()
             if now - self._compacted_at >= COMPACT_S:

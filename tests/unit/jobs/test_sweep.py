@@ -16,6 +16,8 @@ from prontodb.jobs import sweep as sweeping
 from prontodb.jobs.sweep import SweepReport
 from prontodb.model.address import Address
 from prontodb.model.clock import Clock, ManualClock
+from prontodb.model.settings import Settings
+from prontodb.work import Work
 from tests.backups import Root, finished
 from tests.checking import keystore_faults
 from tests.managing import Child, environment, managed, program
@@ -224,6 +226,7 @@ def scribbled(path: Path) -> None:
 def by_machine_time(root: Path) -> Root:
     made = Root(root)
     made.clock.set_wall_ms(Clock().wall_ms())
+    made.work.check_clock(trust_clock=True)
     return made
 
 
@@ -294,7 +297,40 @@ def test_the_next_process_doubts_as_the_one_before(made: Root) -> None:
     another.clock.set_wall_ms(another.clock.wall_ms() + 86_400_000)
     assert swept(another).skipped is not None
     (made.path / "registry/jobs.db").unlink()
-    assert swept(another).entries == 4, "without the index there is nothing to compare with"
+    assert swept(another).skipped is not None, "it remembers by itself"
+
+
+def test_a_clock_that_is_set_before_the_first_sweep_is_doubted_by_who_was_there_before(made: Root) -> None:
+    fill(made)
+    true_ms = made.clock.wall_ms()
+    made.clock.set_wall_ms(true_ms + 86_400_000)
+    assert swept(made).skipped is not None
+    assert len(keys(made)) == 5, "promise 19"
+    another = Root(made.path)
+    another.clock.set_wall_ms(true_ms + 86_400_000)
+    assert swept(another).skipped is not None, "and has noted it for those who were not"
+    made.clock.set_wall_ms(true_ms)
+    assert swept(made).skipped is None
+    assert len(keys(made)) == 5
+
+
+def test_a_run_compares_with_the_clock_that_it_began_by(made: Root) -> None:
+    begun = made.clock.wall_ms(), made.clock.boottime_s()
+    made.clock.advance(60)
+    made.clock.set_wall_ms(made.clock.wall_ms() + 86_400_000)
+    late = Work(made.layout, Settings(), made.clock, made.lifecycle, made.jobs)
+    assert late.check_clock(begun=begun) is not None
+    assert late.check_clock(trust_clock=True, begun=begun) is None
+    assert late.check_clock(begun=begun) is None, "trusted once"
+
+
+def test_a_root_without_any_note_is_swept_by_the_clock_as_it_is(made: Root) -> None:
+    """The limit of promise 19: neither after a boot nor where nobody was there before is there a clock to compare."""
+    fill(made)
+    another = Root(made.path)
+    another.clock.set_wall_ms(another.clock.wall_ms() + 86_400_000)
+    another.work = Work(another.layout, Settings(), another.clock, another.lifecycle, another.jobs)
+    assert swept(another).entries == 4
 
 
 # Faults
