@@ -297,17 +297,20 @@ class Lifecycle:
             found = folders.exists(self.layout, address)
             if found:
                 self.tell.deleting(address)
-            try:
-                # Before the address itself: what a restore put aside would else take its place again.
-                folders.forget_kept(self.layout, address)
-                step("delete.marked")
-                self._shred(address, records)
-            except ProntoError:
-                self._stays(address)
-                raise
-            step("delete.shredded")
-            # Without its key record it is gone as well.
-            with Change(made=bool(records)) as change:
+            with Change() as change:
+                try:
+                    # Before the address itself: what a restore put aside would else take its place again.
+                    folders.forget_kept(self.layout, address)
+                    step("delete.marked")
+                    self._shred(address, records)
+                except ProntoError:
+                    # Without its key record it is gone as well: its mark stays, and whoever looks next ends it.
+                    change.made = any(not ciphers.keys_of(self.layout).has(record) for record in records)
+                    if not change.made:
+                        self._stays(address)
+                    raise
+                step("delete.shredded")
+                change.made = bool(records)
                 folders.to_trash(self.layout, address)
                 change.made = True
                 step("delete.moved")
