@@ -10,6 +10,8 @@ DEFAULT_SECONDS = 30.0
 DEFAULT_OPERATIONS = 50_000
 DEFAULT_MEBIBYTES = 64
 MAX_AGENTS = 1_000
+MOST = 1_000_000_000
+"""Seconds, operations, mebibytes: more than anybody has, and what 64 bits of nanoseconds and bytes can count."""
 
 
 class PlanError(Exception):
@@ -46,6 +48,8 @@ class Plan:
         for name, value in (("--seconds", self.seconds), ("--operations", self.operations), ("--mib", self.mebibytes)):
             if not 0 < value < float("inf"):
                 raise PlanError(f"{name} must be more than 0, and have an end: not {value:g}")
+            if value > MOST:
+                raise PlanError(f"{name} must be at most {MOST:,}, not {value:g}")
 
     def part(self, *, agents: int, addresses: int | None) -> Plan:
         """Return the same plan for some of the agents."""
