@@ -10,6 +10,8 @@ DEFAULT_SECONDS = 30.0
 DEFAULT_OPERATIONS = 50_000
 DEFAULT_MEBIBYTES = 64
 MAX_AGENTS = 1_000
+DOOR = ("python", "-m", "stress") if __name__.startswith("stress.") else ("prontodb", "stress")
+"""How it is called: in a checkout, or installed."""
 MOST = 1_000_000_000
 """Seconds, operations, mebibytes: more than anybody has, and what 64 bits of nanoseconds and bytes can count."""
 
@@ -60,7 +62,7 @@ class Plan:
 
         Not the same instants: how processes interleave is the machine's.
         """
-        words = ["python", "-m", "stress", "run", *((scenario,) if scenario else self.scenarios)]
+        words = [*DOOR, "run", *((scenario,) if scenario else self.scenarios)]
         words += ["--agents", str(self.agents), "--seconds", f"{self.seconds:g}", "--seed", str(self.seed)]
         if self.addresses is not None:
             words += ["--addresses", str(self.addresses)]
