@@ -311,7 +311,7 @@ def _do_report(args: argparse.Namespace) -> int:
     data = _read(folder)
     try:
         (folder / PAGE).write_text(page(data), encoding="utf-8")
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise PlanError(f"{folder / DATA} is not what the harness wrote: {type(error).__name__} {error}") from error
     except OSError as error:
         raise PlanError(f"{folder / PAGE} cannot be written: {error.strerror}") from error
@@ -331,9 +331,15 @@ def _read(folder: Path) -> Data:
 
 def _do_table(args: argparse.Namespace) -> int:
     data = _read(Path(args.folder))
-    if data["comparison"] is None:
+    if data.get("comparison") is None:
         raise PlanError(f"{args.folder} has nothing side by side: that takes isolation and shared-database in one run")
-    print(markdown(data))
+    try:
+        rows = markdown(data)
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise PlanError(
+            f"{args.folder}/{DATA} is not what the harness wrote: {type(error).__name__} {error}"
+        ) from error
+    print(rows)
     return OK
 
 

@@ -37,7 +37,8 @@ PEEK = "peek"
 SWEEP, BACKUP, VERIFY, RESTORE, MIGRATE = "sweep", "backup", "verify", "restore", "migrate"
 CREATE, DROP, RENAME, COPY, LIST = "create", "drop", "rename", "copy", "list"
 """create, drop: bool. rename, copy: argument {"target": address}. copy: result {"marks": {key: value or None}}, read at
-the target."""
+the target. restore: argument {"into": folder} where that is another root. migrate: argument {"targets": [addresses]}.
+backup: result its id, or {"id": id, "failed": [addresses]} when it could not have them all."""
 EVICT = "evict"
 """A session ended by force, by whoever makes the faults; session is the victim's id."""
 
@@ -119,6 +120,15 @@ class History:
     def faults_of(self, *names: str) -> list[Fault]:
         """Return the faults of these names."""
         return [fault for fault in self.faults if fault.name in names]
+
+
+def backup_made(operation: Operation) -> tuple[str | None, frozenset[str]]:
+    """Return which backup this operation made, and the addresses that it said it could not have."""
+    if operation.op != BACKUP or operation.outcome != OK:
+        return None, frozenset()
+    if isinstance(operation.result, dict):
+        return operation.result["id"], frozenset(operation.result["failed"])
+    return operation.result, frozenset()
 
 
 def read_history(folder: Path) -> list[Operation]:

@@ -15,7 +15,7 @@ import prontodb
 from prontodb import errors
 
 from .aftermath import Aftermath
-from .history import BACKUP, OK
+from .history import BACKUP, backup_made
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -105,12 +105,15 @@ async def _backups(manager: SessionManager, place: Path, history: History, after
         return
     verified = await manager.verify()
     aftermath.backups |= dict(verified.problems)
-    made = [one.result for one in history.of(BACKUP) if one.outcome == OK and one.result in aftermath.backups]
+    named = [name for name, _ in map(backup_made, history.of(BACKUP)) if name is not None]
+    made = [name for name in named if name in aftermath.backups]
     tried = made if len(made) <= TRIED_BACKUPS else Random(len(made)).sample(made, TRIED_BACKUPS)
     for backup in tried:
         into = place / backup
         try:
-            await manager.restore(backup, into=into)
+            report = await manager.restore(backup, into=into)
+            if report.failed:
+                aftermath.backups[backup] = "not restored: " + "; ".join(map(" ".join, report.failed))
             aftermath.restored[backup] = await _restored(into)
         except errors.ProntoError as error:
             aftermath.backups[backup] = str(error)

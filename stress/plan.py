@@ -10,6 +10,10 @@ DEFAULT_SECONDS = 30.0
 DEFAULT_OPERATIONS = 50_000
 DEFAULT_MEBIBYTES = 64
 MAX_AGENTS = 1_000
+DOOR = ("python", "-m", "stress") if __name__.startswith("stress.") else ("prontodb", "stress")
+"""How it is called: in a checkout, or installed."""
+MOST = 1_000_000_000
+"""Seconds, operations, mebibytes: more than anybody has, and what 64 bits of nanoseconds and bytes can count."""
 
 
 class PlanError(Exception):
@@ -46,6 +50,8 @@ class Plan:
         for name, value in (("--seconds", self.seconds), ("--operations", self.operations), ("--mib", self.mebibytes)):
             if not 0 < value < float("inf"):
                 raise PlanError(f"{name} must be more than 0, and have an end: not {value:g}")
+            if value > MOST:
+                raise PlanError(f"{name} must be at most {MOST:,}, not {value:g}")
 
     def part(self, *, agents: int, addresses: int | None) -> Plan:
         """Return the same plan for some of the agents."""
@@ -56,7 +62,7 @@ class Plan:
 
         Not the same instants: how processes interleave is the machine's.
         """
-        words = ["python", "-m", "stress", "run", *((scenario,) if scenario else self.scenarios)]
+        words = [*DOOR, "run", *((scenario,) if scenario else self.scenarios)]
         words += ["--agents", str(self.agents), "--seconds", f"{self.seconds:g}", "--seed", str(self.seed)]
         if self.addresses is not None:
             words += ["--addresses", str(self.addresses)]

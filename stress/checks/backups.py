@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from ..history import BACKUP, FAILED, LEDGER, OK, PAIR, SET, SET_MANY, TRANSACT
+from ..history import BACKUP, FAILED, LEDGER, OK, PAIR, RESTORE, SET, SET_MANY, TRANSACT, VERIFY, backup_made
 from .moves import Moves
 from .tally import Tally
 
@@ -18,21 +18,26 @@ if TYPE_CHECKING:
 
 CHECK = "backups"
 WHOLE, ONE_INSTANT = 26, 27
+OF_THE_DISK = ("full-disk", "failing-writes", "read-only")
 
 
 def check(history: History, aftermath: Aftermath) -> Verdict:
     """Check each backup that was acknowledged or listed, and what was restored from it elsewhere."""
     tally = Tally(CHECK)
     # No id: nothing had changed since the last one, and none was made.
-    made = {str(one.result): one for one in history.of(BACKUP) if one.outcome == OK and one.result is not None}
+    made = {name: one for one in history.of(BACKUP) if (name := backup_made(one)[0]) is not None}
     _check_listed(made, aftermath, tally)
+    _check_told(history, tally)
     writes, pairs, moves = _by_address(history, LEDGER), _pairs(history), Moves(history)
     for name, places in sorted(aftermath.restored.items()):
+        backup = made.get(name)
+        if backup is not None:
+            # An address that is not in it at all has nothing there.
+            for address in sorted((writes.keys() | places.keys()) - backup_made(backup)[1]):
+                contents = places.get(address, {})
+                _check_instant(f"backup {name} of {address}", backup, writes[address], contents, moves, tally)
         for address, contents in sorted(places.items()):
             where = f"backup {name} of {address}"
-            backup = made.get(name)
-            if backup is not None:
-                _check_instant(where, backup, writes[address], contents, moves, tally)
             _check_whole_writes(where, writes[address], contents, tally)
             _check_pairs(where, pairs, contents, tally)
     return tally.verdict()
@@ -46,6 +51,16 @@ def _check_listed(made: dict[str, Operation], aftermath: Aftermath, tally: Tally
     for name, backup in sorted(made.items()):
         if name not in aftermath.backups:
             tally.violate(WHOLE, f"backup {name} of {backup.process} was acknowledged and is not listed", backup)
+
+
+def _check_told(history: History, tally: Tally) -> None:
+    """What agents were told by verifying and restoring meanwhile, where no disk failed them."""
+    if history.faults_of(*OF_THE_DISK):
+        return
+    for one in history.of(VERIFY, RESTORE):
+        told = one.result if one.outcome == OK and isinstance(one.result, dict) else {}
+        for what, why in (*told.get("problems", ()), *told.get("failed", ())):
+            tally.violate(WHOLE, f"a {one.op} of {one.process} found {what} not whole: {why}", one)
 
 
 def _check_instant(

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from ..history import COPY, FAILED, MARK, OK, TRANSACT
+from ..history import COPY, FAILED, MARK, OK, RENAME, TRANSACT
+from .moments import NEVER, over_ns
+from .moves import Moves, target_of
 from .tally import Tally
 
 if TYPE_CHECKING:
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
     from ..verdict import Verdict
 
 CHECK = "copies"
-WHOLE, AT_ONE_INSTANT = 3, 27
+KEPT, WHOLE, AT_ONE_INSTANT = 1, 3, 27
 
 
 def check(history: History, aftermath: Aftermath) -> Verdict:
@@ -26,9 +28,16 @@ def check(history: History, aftermath: Aftermath) -> Verdict:
         if operation.outcome != FAILED:
             written[operation.argument[operation.key]] = operation
             at[operation.address].append(operation)
+    moves = Moves(history)
     for copy in history.of(COPY):
         if copy.outcome == OK:
-            _judge(copy, written, at[copy.address], tally)
+            _judge(copy, written, at[copy.address], moves, tally)
+    for rename in history.of(RENAME):
+        if rename.outcome == OK:
+            before = _marked(at[rename.address], moves, rename.address, rename.called_ns, rename.called_ns - 1)
+            _judge_end(target_of(rename), before, rename, aftermath, tally)
+    for address, marks_there in at.items():
+        _judge_end(address, _marked(marks_there, moves, address, NEVER, NEVER), None, aftermath, tally)
     for address, found in aftermath.contents.items():
         marks = {key: value for key, (value, _) in found.items() if key.startswith(f"{MARK}.")}
         tally.count(WHOLE, bool(marks))
@@ -37,7 +46,29 @@ def check(history: History, aftermath: Aftermath) -> Verdict:
     return tally.verdict()
 
 
-def _judge(copy: Operation, written: dict[str, Operation], at_source: list[Operation], tally: Tally) -> None:
+def _marked(marks: list[Operation], moves: Moves, address: str, by_ns: int, until_ns: int) -> Operation | None:
+    """Return a mark that was acknowledged by then at an address that nothing replaced from there until the end."""
+    for write in reversed(marks):
+        if write.outcome == OK and write.returned_ns is not None and write.returned_ns <= by_ns:
+            return None if moves.between(address, write.called_ns, until_ns) else write
+    return None
+
+
+def _judge_end(
+    address: str, write: Operation | None, rename: Operation | None, aftermath: Aftermath, tally: Tally
+) -> None:
+    """A mark that was made, and carried along by a renaming, is there at the end, or a later one."""
+    if write is None or address not in aftermath.contents:
+        return
+    tally.count(KEPT)
+    if not any(key.startswith(f"{MARK}.") for key in aftermath.contents[address]):
+        shown = [write] if rename is None else [write, rename]
+        tally.violate(KEPT, f"{address} has no mark at the end, though one was acknowledged there", *shown)
+
+
+def _judge(
+    copy: Operation, written: dict[str, Operation], at_source: list[Operation], moves: Moves, tally: Tally
+) -> None:
     found = set(copy.result["marks"].values())
     target = copy.argument["target"]
     tally.count(WHOLE)
@@ -46,7 +77,12 @@ def _judge(copy: Operation, written: dict[str, Operation], at_source: list[Opera
         return
     (value,) = found
     if value is None:
-        return  # the source may have been made anew in the meantime: nothing is certain
+        write = _marked(at_source, moves, copy.address, copy.called_ns, over_ns(copy))
+        if write is not None:  # else the source may have been made anew in the meantime: nothing is certain
+            tally.count(AT_ONE_INSTANT)
+            text = f"{target} has no mark, though {copy.address} had one before the copying began"
+            tally.violate(AT_ONE_INSTANT, text, write, copy)
+        return
     tally.count(AT_ONE_INSTANT)
     write = written.get(value)
     if write is None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from prontodb import errors
 
 from ..history import CREATE, DROP, EVICT, RENAME, RESTORE
+from .registry import Fate, fates
 from .tally import Tally
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ PROMISE = 44
 SHOWN = 5
 """So many operations of each error are shown; the rest is counted."""
 CANCELLED = "Cancelled"
+NOT_FOUND = "AddressNotFoundError"
 
 ALWAYS = frozenset(
     {"AddressBusyError", "BusyError", "ConflictError", "RevisionConflictError", "WaitTimeoutError", CANCELLED}
@@ -44,7 +46,7 @@ EXPLAINED_BY: dict[str, frozenset[str]] = {
 
 def check(history: History, aftermath: Aftermath) -> Verdict:
     """Check each error that an operation raised: is it ours, and is there a reason for it?"""
-    tally, begun, more = Tally(CHECK), _begun(history), Counter[str]()
+    tally, begun, more, made = Tally(CHECK), _begun(history), Counter[str](), fates(history)
     explained = _explained(aftermath)
     found: Counter[str] = Counter()
     for operation in history.operations:
@@ -52,7 +54,7 @@ def check(history: History, aftermath: Aftermath) -> Verdict:
             continue
         tally.count(PROMISE)
         fault = _what_is_wrong(operation, begun, explained)
-        if fault is None:
+        if fault is None or _was_never_made(operation, made):
             continue
         found[operation.error] += 1
         if found[operation.error] > SHOWN:
@@ -76,6 +78,14 @@ def _what_is_wrong(operation: Operation, begun: dict[str, int], explained: dict[
     if not reasons:
         return f"{error}, which nothing explains"
     return f"{error}, though none of what explains it had happened: {', '.join(sorted(reasons))}"
+
+
+def _was_never_made(operation: Operation, made: dict[str, Fate]) -> bool:
+    """Return whether an address was rightly not found: nobody had begun to make it by then."""
+    if operation.error != NOT_FOUND:
+        return False
+    makers = made[operation.address].made if operation.address in made else []
+    return all(maker.called_ns > (operation.returned_ns or 0) for maker in makers)
 
 
 def _is_typed(error: str) -> bool:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 CHECK = "expiry"
 NEVER_LATE, NEVER_EARLY, NEVER_BY_CLOCK = 17, 18, 19
+OWN_VALUES, ONE_REGISTER = 7, 10
 CLOCK = "clock"
 SLACK_NS = 2_000_000
 """Two roundings to whole milliseconds."""
@@ -119,6 +120,7 @@ class _Judge:
     def judge(self, aftermath: Aftermath) -> Verdict:
         told = [*reads(self._history, LEASE), *self._read_at_last(aftermath)]
         for read, key, value in told:
+            self._check_origin(read, key, value)
             lease = self._leases.get((read.address, key))
             if lease is None or self._is_clocked(read.called_ns, over_ns(read)):
                 continue
@@ -168,6 +170,18 @@ class _Judge:
 
     def _is_clocked(self, from_ns: int, until_ns: int) -> bool:
         return any(at_ns <= until_ns and from_ns <= end_ns for at_ns, end_ns in self._clocks)
+
+    def _check_origin(self, read: Operation, key: str, value: str | None) -> None:
+        """What is found was lent under this key at this address, unless it was carried here from elsewhere."""
+        lent = None if value is None else self._lent.get(value)
+        if value is None or (lent and _is_at(lent, read, key)) or self._moves.between(read.address, 0, over_ns(read)):
+            return
+        text = f"{read.process} read {key} at {read.address} and was told '{value}', which "
+        if lent is None:
+            self._tally.violate(ONE_REGISTER, f"{text}nobody lent, or whose lending had failed", read)
+        else:
+            other = f"{lent.operation.process} lent under {lent.operation.key} at {lent.operation.address}"
+            self._tally.violate(OWN_VALUES, f"{text}{other}", lent.operation, read)
 
     def _check_late(self, lease: Lease, read: Operation, key: str, value: str | None) -> None:
         """A value that was lent here must not be returned once its time, and all that it was renewed for, is over."""

@@ -22,7 +22,7 @@ class Moves:
         spans: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
         for operation in history.of(DROP, RENAME, RESTORE, COPY, MIGRATE):
             if operation.outcome != FAILED:
-                for address in changed_by(operation):
+                for address in _replaced_by(operation):
                     spans[address].append((operation.called_ns, over_ns(operation)))
         self._spans = {address: sorted(each) for address, each in spans.items()}
         # The latest end among all that began so far: one search tells whether any span reaches into an interval.
@@ -44,12 +44,26 @@ def target_of(operation: Operation) -> str:
 
 
 def changed_by(operation: Operation) -> set[str]:
-    """Return the addresses whose contents an operation replaces or adds to."""
+    """Return the addresses whose contents an operation replaces or adds to; none where it restores to another root."""
+    if is_elsewhere(operation):
+        return set()
     if operation.op == COPY:
         return {target_of(operation)}
     if operation.op == RENAME:
         return {operation.address, target_of(operation)}
     return {target_of(operation) or operation.address}
+
+
+def is_elsewhere(operation: Operation) -> bool:
+    """True for what changes another root than the one that is judged."""
+    return operation.op == RESTORE and isinstance(operation.argument, dict) and "into" in operation.argument
+
+
+def _replaced_by(operation: Operation) -> set[str]:
+    """Return the addresses of an operation; of an import those that its source has, where it says so."""
+    if operation.op == MIGRATE and isinstance(operation.argument, dict) and "targets" in operation.argument:
+        return set(operation.argument["targets"])
+    return changed_by(operation)
 
 
 def _running_maximum(moments: list[int]) -> list[int]:

@@ -27,8 +27,8 @@ AGAIN_S = 0.01
 DEADLINE_S = 20.0
 """For trying whether it can be made at all."""
 MEBIBYTE = 1 << 20
-BASE_MIB, AGENT_MIB = 128, 16
-"""Room for a whole run: what all share, and for each agent its addresses with their logs, backups and undo."""
+LEAST_MIB = 640
+"""A run of a minute takes less. One of an hour, or of 10,000 addresses, takes more: half of the memory, if there is."""
 
 
 class FullDisk(SimpleFault):
@@ -41,8 +41,10 @@ class FullDisk(SimpleFault):
     name = "full-disk"
     explains = frozenset({"StorageFullError", "CopyFullError"})  # the second: for a backup's copies
 
-    def __init__(self, agents: int = 32) -> None:
-        self._size_bytes = (BASE_MIB + AGENT_MIB * agents) * MEBIBYTE
+    def __init__(self) -> None:
+        # No more than a limit: it takes as much memory as lies in it. Truly full, it would fail without a fault.
+        half = os.sysconf("SC_PHYS_PAGES") * mounts.PAGE // 2
+        self._size_bytes = max(LEAST_MIB * MEBIBYTE, half)
         self._root: Path | None = None
 
     def why_not(self) -> str | None:

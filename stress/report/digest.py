@@ -121,6 +121,10 @@ def fault_text(fault: Data) -> str:
 
 
 def checked(data: Data) -> tuple[int, int, int]:
-    """Return how many checks were made in a run, how many questions they asked, and how many were given up."""
+    """Return how many checks of a run asked anything, how many questions they asked, and how many were given up."""
     checks = [check for scenario in data["scenarios"] for check in scenario["checks"]]
-    return len(checks), sum(check["checked"] for check in checks), sum(check["undecided"] for check in checks)
+    return (
+        sum(check["checked"] > 0 for check in checks),
+        sum(check["checked"] for check in checks),
+        sum(check["undecided"] for check in checks),
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,16 +49,23 @@ async def _keep(work: Work) -> None:
         if kind < VERIFY_SHARE:
             await work.operate(VERIFY, lambda: _verify(work, manager), is_long=True)
         elif kind < VERIFY_SHARE + RESTORE_SHARE:
-            await work.operate(RESTORE, lambda: _restore(work, manager), is_long=True)
+            into = Path(work.orders.facts["place"]) / f"{work.orders.process}-{work.serial()}"
+            argument = {"into": into.name}
+            await work.operate(RESTORE, partial(_restore, work, manager, into), argument=argument, is_long=True)
         else:
             await work.operate(BACKUP, lambda: _backup(work, manager), is_long=True)
         await work.rest(0.3)
 
 
-async def _backup(work: Work, manager: SessionManager) -> str | None:
+async def _backup(work: Work, manager: SessionManager) -> str | dict[str, Any] | None:
     report = await manager.backup(full=work.chance.random() < FULL_SHARE)
     work.tally.alarms += len(report.failed) + len(report.doubtful)
-    return report.id
+    return told(report)
+
+
+def told(report: Any) -> str | dict[str, Any] | None:
+    """Return what the history is told of a backup: its id, and which addresses it could not have."""
+    return {"id": report.id, "failed": [address for address, _ in report.failed]} if report.failed else report.id
 
 
 async def _verify(work: Work, manager: SessionManager) -> dict[str, Any]:
@@ -66,11 +74,10 @@ async def _verify(work: Work, manager: SessionManager) -> dict[str, Any]:
     return {"problems": [list(problem) for problem in report.problems]}
 
 
-async def _restore(work: Work, manager: SessionManager) -> dict[str, Any] | None:
+async def _restore(work: Work, manager: SessionManager, into: Path) -> dict[str, Any] | None:
     """Restore the newest backup to another root, and throw that away."""
     if not (await manager.backups()).backups:
         return None
-    into = Path(work.orders.facts["place"]) / f"{work.orders.process}-{work.serial()}"
     try:
         report = await manager.restore(into=into)
         work.tally.alarms += len(report.failed)

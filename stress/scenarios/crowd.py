@@ -12,6 +12,7 @@ import prontodb
 from .. import moves
 from ..breaks import LOST_ACK, LOST_RAISE, TORN_PAIR
 from ..history import BACKUP, LIST, SWEEP
+from .backup import told
 from .scenario import ALWAYS, Scenario, whole_manager
 
 if TYPE_CHECKING:
@@ -58,8 +59,8 @@ async def _keep_house(work: Work) -> None:
     async def sweep() -> int:
         return (await manager.sweep()).entries
 
-    async def backup() -> str | None:
-        return (await manager.backup()).id
+    async def backup() -> str | dict[str, Any] | None:
+        return told(await manager.backup())
 
     jobs = ((LIST, list_all), (SWEEP, sweep), (BACKUP, backup))
     while work.goes_on:

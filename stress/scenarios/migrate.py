@@ -47,8 +47,9 @@ async def agent(work: Work) -> None:
 
 async def _import(work: Work) -> None:
     manager, source = whole_manager(work), work.orders.facts[SOURCE]
+    targets = [_address(number) for number in range(work.orders.facts["users"])]
     while work.goes_on:
-        await work.operate(MIGRATE, lambda: _migrate(manager, source), is_long=True)
+        await work.operate(MIGRATE, lambda: _migrate(manager, source), argument={"targets": targets}, is_long=True)
         await work.rest(0.5)
 
 

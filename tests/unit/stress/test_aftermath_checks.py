@@ -97,9 +97,18 @@ def test_an_error_needs_a_fault_that_began_before_it_ended(name: str, fault: str
 @pytest.mark.parametrize(("name", "op"), [("AddressNotFoundError", "drop"), ("FencedError", "evict")])
 def test_an_error_may_come_of_an_operation(name: str, op: str) -> None:
     made = raising(name)
+    made.opened("a02-1", "s1", at=1)
     only(judge(errors.check, made))
     made.did("a02-1", op, at=5)
+    assert clean(judge(errors.check, made)) == {44: 3}
+
+
+def test_an_address_that_nobody_had_begun_to_make_is_rightly_not_found() -> None:
+    made = raising("AddressNotFoundError")
+    made.opened("a02-1", "s1", at=12)
     assert clean(judge(errors.check, made)) == {44: 2}
+    made.opened("a02-1", "s0", at=4)
+    only(judge(errors.check, made))
 
 
 @pytest.mark.parametrize("name", ["stop", "kill", "registry", "clock"])

@@ -66,7 +66,9 @@ def test_a_write_to_an_address_that_was_replaced_since_need_not_be_in_it(made: M
 def test_other_addresses_and_families_are_not_asked(made: Made) -> None:
     made.did("a01-1", "set", "ledger.a01-1.9", "v9", at=2, address="team/two")
     made.did("a01-1", "set", "register.1", "v9", at=3)
-    assert 27 in clean(judge(check, made, restored({"ledger.a01-1.1": "v1"})))
+    aftermath = restored({"ledger.a01-1.1": "v1"})
+    aftermath.restored["b1"]["team/two"] = {"ledger.a01-1.9": "v9"}
+    assert 27 in clean(judge(check, made, aftermath))
 
 
 def test_pairs_in_it_are_equal(made: Made) -> None:
@@ -103,3 +105,32 @@ def test_a_backup_that_was_not_acknowledged_need_not_be_listed(outcome: str) -> 
 def test_a_backup_whose_maker_was_killed_is_still_held_to_whole_writes(made: Made) -> None:
     aftermath = restored({"ledger.a01-1.3": "v3"}, name="b7")
     assert [each.op for each in only(judge(check, made, aftermath)).stretch] == ["set_many"]
+
+
+def test_an_address_that_is_not_in_it_at_all_is_found(made: Made) -> None:
+    nothing = Aftermath(backups={"b1": ""}, restored={"b1": {}})
+    assert "lacks ledger.a01-1.1" in only(judge(check, made, nothing)).text
+
+
+def test_an_address_that_it_said_it_could_not_have_is_not_asked_for() -> None:
+    made = Made()
+    made.did("a01-1", "set", "ledger.a01-1.1", "v1", 1, at=1)
+    made.did("a02-1", "backup", "", None, {"id": "b1", "failed": [HOME]}, at=10, until=20, address="")
+    assert clean(judge(check, made, Aftermath(backups={"b1": ""}, restored={"b1": {}}))) == {26: 1}
+
+
+def test_what_restores_elsewhere_or_imports_elsewhere_excuses_nothing(made: Made) -> None:
+    made.did("a02-1", "restore", "", {"into": "trial"}, at=5, address="")
+    made.did("a03-1", "migrate", "", {"targets": ["team/two"]}, at=6, address="")
+    only(judge(check, made, restored({})))
+    made.did("a03-1", "migrate", "", {"targets": [HOME]}, at=7, address="")
+    assert clean(judge(check, made, restored({}))) == {26: 1, 27: 2}
+
+
+@pytest.mark.parametrize(("op", "name"), [("verify", "problems"), ("restore", "failed")])
+def test_what_agents_were_told_meanwhile_is_found_but_on_a_bad_disk(made: Made, op: str, name: str) -> None:
+    told = made.did("a02-1", op, "", {"into": "trial"}, {name: [["b1", "a flipped bit"]]}, at=25, address="")
+    violation = only(judge(check, made, restored({"ledger.a01-1.1": "v1"})))
+    assert (violation.promise, violation.stretch) == (26, (told,))
+    made.fault("full-disk", at=24, until=26)
+    clean(judge(check, made, restored({"ledger.a01-1.1": "v1"})))

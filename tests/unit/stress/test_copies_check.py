@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from stress.aftermath import Aftermath
-from stress.checks.copies import AT_ONE_INSTANT, WHOLE, check
+from stress.checks.copies import AT_ONE_INSTANT, KEPT, WHOLE, check
 from stress.history import Operation
 from tests.unit.stress.made import HOME, Made, clean, judge, only
 
@@ -32,7 +32,7 @@ def test_a_whole_copy_of_what_the_source_had_is_clean_and_counted() -> None:
     copied(made, "a", "a", 10)
     marked(made, "b", 20)
     copied(made, "b", "b", 30)
-    assert clean(judge(check, made, lying(left="b", right="b"))) == {WHOLE: 3, AT_ONE_INSTANT: 2}
+    assert clean(judge(check, made, lying(left="b", right="b"))) == {KEPT: 1, WHOLE: 3, AT_ONE_INSTANT: 2}
 
 
 def test_a_copy_of_an_address_without_marks_is_whole_and_proves_no_instant() -> None:
@@ -140,3 +140,31 @@ def test_half_a_mark_that_lies_there_at_the_end_is_found(marks: dict[str, str]) 
 
 def test_other_keys_at_the_end_are_not_asked() -> None:
     assert clean(judge(check, Made(), Aftermath(contents={HOME: {"counter.1": ("7", 7)}}))) == {}
+
+
+def test_an_empty_copy_of_what_surely_had_a_mark_is_found() -> None:
+    made = Made()
+    write = marked(made, "a", 1)
+    copy = copied(made, None, None, 10)
+    violation = only(judge(check, made))
+    assert (violation.promise, violation.stretch) == (AT_ONE_INSTANT, (write, copy))
+    made.did("a03-1", "drop", at=5)
+    assert clean(judge(check, made)) == {WHOLE: 1}
+
+
+def test_a_mark_that_is_gone_at_the_end_is_found() -> None:
+    made = Made()
+    write = marked(made, "a", 1)
+    empty = Aftermath(contents={HOME: {}})
+    violation = only(judge(check, made, empty))
+    assert (violation.promise, violation.stretch) == (KEPT, (write,))
+    made.did("a03-1", "drop", at=5)
+    assert clean(judge(check, made, empty)) == {}
+
+
+def test_a_mark_that_a_renaming_lost_is_found() -> None:
+    made = Made()
+    write = marked(made, "a", 1)
+    rename = made.did("a03-1", "rename", "", {"target": "moved/1"}, at=5)
+    violation = only(judge(check, made, Aftermath(contents={"moved/1": {}})))
+    assert (violation.promise, violation.stretch) == (KEPT, (write, rename))

@@ -257,16 +257,26 @@ def test_a_renewal_under_a_wrong_clock_ends_nobody_knows_when(made: Made) -> Non
 
 
 @pytest.mark.parametrize(
-    ("contents", "read_at", "promise"), [({}, 50, 18), ({KEY: ("v1", 1)}, 500, 17), ({KEY: ("v2", 1)}, 500, None)]
+    ("contents", "read_at", "promise"), [({}, 50, 18), ({KEY: ("v1", 1)}, 500, 17), ({KEY: ("v2", 1)}, 500, 10)]
 )
-def test_the_last_look_is_a_read(
-    made: Made, contents: dict[str, tuple[str, int]], read_at: int, promise: int | None
-) -> None:
+def test_the_last_look_is_a_read(made: Made, contents: dict[str, tuple[str, int]], read_at: int, promise: int) -> None:
     facts: dict[str, object] = {"read_ns": (read_at * MS, (read_at + 1) * MS)}
     verdict = judge(check, made, Aftermath(contents={HOME: contents}, facts=facts))
-    assert [violation.promise for violation in verdict.violations] == ([promise] if promise else [])
+    assert [violation.promise for violation in verdict.violations] == ([promise])
 
 
 def test_a_last_look_without_its_moment_or_address_is_none(made: Made) -> None:
     assert clean(judge(check, made, Aftermath(contents={HOME: {}}))) == {}
     assert clean(judge(check, made, Aftermath(facts={"read_ns": (50 * MS, 51 * MS)}))) == {}
+
+
+def test_a_value_that_nobody_lent_there_is_found(made: Made) -> None:
+    get(made, "another", at=20)
+    assert only(judge(check, made)).promise == 10
+
+
+def test_a_value_that_was_lent_elsewhere_is_found(made: Made) -> None:
+    elsewhere = lend(made, "w1", 100, at=12, address="team/two")
+    read = get(made, "w1", at=20)
+    violation = only(judge(check, made))
+    assert (violation.promise, violation.stretch) == (7, (elsewhere, read))

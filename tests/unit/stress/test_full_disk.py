@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -29,7 +30,7 @@ def tried(fd):
         return errno.errorcode[error.errno]
 
 async def main():
-    fault = FullDisk(agents=1)
+    fault = FullDisk()
     with ground_at(place, LiveAgent(process="agent01-1", pid=0), limit_s=0.15) as ground:
         await fault.make(ground, Random(1))
         report["unprepared"] = list(ground.announced)
@@ -103,3 +104,8 @@ def test_where_it_cannot_be_mounted_it_says_why(first: str, said: str, tmp_path:
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("stress.faults.mounts.MountError")
     assert said in last
+
+
+def test_there_is_room_for_an_hour() -> None:
+    half = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    assert FullDisk()._size_bytes >= half

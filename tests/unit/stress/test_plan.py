@@ -77,3 +77,8 @@ def test_the_command_makes_the_same_plan_again(plan: Plan) -> None:
 def test_a_part_of_a_plan_is_the_same_plan_for_fewer() -> None:
     part = FULL.part(agents=2, addresses=None)
     assert part == replace(FULL, agents=2, addresses=None)
+
+
+def test_what_no_clock_can_count_is_refused() -> None:
+    with pytest.raises(PlanError, match="--seconds must be at most 1,000,000,000, not 1e\\+300"):
+        replace(BARE, seconds=1e300)
