@@ -189,9 +189,17 @@ def _plan(args: argparse.Namespace, report: Path) -> Plan:
     return plan
 
 
+def plan_of(words: Sequence[str]) -> Plan:
+    """Return the plan that a line asks for, with nothing made or done yet. Raises `PlanError`."""
+    args = _parser("stress").parse_args(words)
+    return _plan(args, Path(args.report or ""))
+
+
 def _do_run(args: argparse.Namespace) -> int:
     report = _free("--report", args.report or f"stress-reports/{datetime.now(UTC):%Y%m%d-%H%M%S}")
     given = _free("--root", args.root) if args.root else None
+    if given is not None and (given == report or given in report.parents or report in given.parents):
+        raise PlanError(f"--root {given} and --report {report} must lie beside each other, not one in the other")
     plan = _plan(args, report)
     _make("--report", report)
     root = _make("--root", given or Path(tempfile.mkdtemp(prefix="prontodb-stress-")).resolve())

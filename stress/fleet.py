@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -232,7 +233,8 @@ class Fleet:
         last = words.read_text(errors="replace")[-LAST_WORDS:]
         if not last:
             words.unlink()
-        was_meant = code == 0 or agent.will_die
+        # One that crashed before it was killed has crashed.
+        was_meant = code == 0 or (agent.will_die and code == -signal.SIGKILL)
         self.endings.append(Ending(process=agent.process, code=code, was_meant=was_meant, last_words=last))
         agent.ready.set()
         agent.ended.set()

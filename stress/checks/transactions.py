@@ -1,21 +1,24 @@
 """Transactions are whole: both halves of a pair are always of one transaction, that was begun and not refused.
 
-Every transaction writes one value, of its own, to both keys of a pair; reads ask for both in one snapshot.
+Every transaction writes one value, of its own, to both keys of a pair; reads ask for both in one snapshot. So a pair
+that is whole is one register, and the search for registers says whether one was lost or read too late.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
-from ..history import FAILED, GET_MANY, OK, PAIR, TRANSACT
+from ..aftermath import Aftermath
+from ..history import COPY, DROP, FAILED, GET, GET_MANY, OK, PAIR, REGISTER, RENAME, RESTORE, SET, TRANSACT, History
 from ..verdict import Verdict, Violation
+from . import registers
 from .settled import left_out, unsettled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ..aftermath import Aftermath
-    from ..history import History, Operation
+    from ..history import Operation
 
 CHECK = "transactions"
 UNSEEN, WHOLE = 11, 3
@@ -57,7 +60,49 @@ def check(history: History, aftermath: Aftermath) -> Verdict:
         written = {key: there.get(key) for place, key, _ in writers if place == address}
         for halves in _pairs(written):
             judge(WHOLE, address, halves, AFTER_ALL)
-    return Verdict(check=CHECK, checked=checked, violations=tuple(violations), notes=left_out(skipped, used))
+    # What was torn is in no order, and told already.
+    order = Verdict(check=CHECK) if violations else _in_order(history, aftermath)
+    return Verdict(
+        check=CHECK,
+        checked={**checked, **order.checked},
+        violations=(*violations, *(replace(one, check=CHECK) for one in order.violations)),
+        undecided=order.undecided,
+        notes=left_out(skipped, used),
+    )
+
+
+def _in_order(history: History, aftermath: Aftermath) -> Verdict:
+    """Judge whole pairs as registers: none that was acknowledged is lost, none is read once another took its place."""
+    torn: set[tuple[str, str]] = set()
+    ends: dict[str, dict[str, tuple[str, int]]] = {}
+    for address, contents in aftermath.contents.items():
+        ends[address] = {}
+        for halves in _pairs({key: value for key, (value, _) in contents.items() if key.startswith(f"{PAIR}.")}):
+            name = _register(next(iter(halves)))
+            (value, *others) = set(halves.values())
+            if others or value is None:
+                torn.add((address, name))
+            else:
+                ends[address][name] = (value, 0)
+    told = [one for one in _as_registers(history) if (one.address, one.key) not in torn]
+    return registers.check(History(operations=told), Aftermath(contents=ends))
+
+
+def _as_registers(history: History) -> Iterator[Operation]:
+    for one in history.operations:
+        if one.op == TRANSACT and one.family == PAIR:
+            yield replace(one, op=SET, key=_register(one.key), argument=one.argument[one.key])
+        elif one.op == GET_MANY and one.family == PAIR and one.outcome == OK:
+            for halves in _pairs(one.result):
+                if len(set(halves.values())) == 1:
+                    key, value = next(iter(halves.items()))
+                    yield replace(one, op=GET, key=_register(key), argument=None, result=value)
+        elif one.op in (DROP, RENAME, RESTORE, COPY):
+            yield one  # they say which addresses are not judged
+
+
+def _register(key: str) -> str:
+    return f"{REGISTER}.{key.rpartition('.')[0]}"
 
 
 def _pairs(values: _Halves) -> Iterator[_Halves]:

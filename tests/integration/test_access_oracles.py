@@ -135,11 +135,11 @@ DENIED: dict[str, list[tuple[str, ...]]] = {
 OPEN = {
     "address list", "cursor list", "cursor active", "session list", "session show", "session end", "access list",
     "access explain", "token narrow", "token show", "secret list", "secret make", "settings show", "settings check",
-    "version", "inspect", "help", "jobs run",
+    "version", "inspect", "help", "jobs run", "stress",
 }  # fmt: skip
 """What is not denied as such: it tells only of what the caller has a right to, of rules and settings, or of nothing.
 
-Scheduled jobs are the root's own.
+Scheduled jobs are the root's own; the harness works in roots of its own.
 """
 
 

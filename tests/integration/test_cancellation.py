@@ -125,6 +125,40 @@ async def is_stored(name: str, ks: Keystore, number: int) -> bool:
     return found[f"t{number}"] is not None
 
 
+async def changed(manager: SessionManager, name: str, number: int) -> bool:
+    """Tell whether round n of a change of a whole address has happened."""
+    there = {str(row.address) for row in await manager.addresses()}
+    return {
+        "create": f"made/{number}" in there,
+        "delete": f"gone/{number}" not in there,
+        "rename": f"new/{number}" in there,
+        "copy": f"copy/{number}" in there,
+    }[name]
+
+
+@pytest.mark.parametrize("name", ["create", "delete", "rename", "copy"])
+async def test_a_cancelled_change_of_an_address_says_whether_it_was_made(root: Path, name: str) -> None:
+    chance = random.Random(f"{SEED} {name}")
+    outcomes = set()
+    async with managed(root) as manager:
+        for number in range(ROUNDS // 3):
+            await manager.create(f"gone/{number}")
+            acts: dict[str, Callable[[], Awaitable[object]]] = {
+                "create": partial(manager.create, f"made/{number}"),
+                "delete": partial(manager.delete, f"gone/{number}"),
+                "rename": partial(manager.rename, f"gone/{number}", f"new/{number}"),
+                "copy": partial(manager.copy, f"gone/{number}", f"copy/{number}"),
+            }
+            act = acts[name]
+            note = await note_after(act, CANCELLERS[number % 2], (chance.randrange(0, 30), chance.random() * 0.01))
+            happened = await changed(manager, name, number)
+            where = f"round {number} of seed {SEED}: {note!r}, made: {happened}"
+            assert happened == (note is None or COMMITTED in note), where
+            outcomes.add(note is None)
+    assert False in outcomes, f"no round of seed {SEED} was cancelled in time"
+    assert root_faults(str(root)) == []
+
+
 @pytest.mark.parametrize("name", ACTS)
 async def test_the_note_on_a_cancelled_write_is_true(root: Path, name: str) -> None:
     chance = random.Random(f"{SEED} {name}")

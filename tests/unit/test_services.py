@@ -15,9 +15,11 @@ import pytest
 from prontodb.cli.commands import COMMANDS
 from prontodb.cli.help import syntax_of
 from prontodb.cli.parsing import Args, Line, match
+from stress.faults import FAULTS
 
 CHECKOUT = Path(__file__).parents[2]
-UNITS = sorted((CHECKOUT / "ops" / "systemd").glob("*.service"))
+UNITS = sorted((CHECKOUT / "ops" / "systemd").glob("prontodb-jobs*.service"))
+NIGHTLY = CHECKOUT / "ops" / "systemd" / "prontodb-stress.service"
 DOCKERFILE = CHECKOUT / "ops" / "docker" / "Dockerfile"
 
 
@@ -50,6 +52,23 @@ def test_a_unit_starts_the_daemon_and_waits_for_its_word(path: Path) -> None:
     # How the daemon ends when it is told to: else systemd would call that a failure.
     assert service["SuccessExitStatus"].split() == ["143", "130"]
     assert service["UMask"] == "0077"
+
+
+def test_the_nightly_stress_run_is_one_that_the_harness_understands() -> None:
+    from stress.command import plan_of
+
+    service = unit(NIGHTLY)["Service"]
+    program, *words = shlex.split(service["ExecStart"])
+    assert Path(program).name == "prontodb"
+    plan = plan_of(understood(words).words("ACTION"))
+    assert plan.scenarios == ("soak",)
+    assert plan.faults == tuple(FAULTS)
+    assert service["Type"] == "oneshot"
+    # What a failed run found must outlast the unit's own temporary folder.
+    assert f"TMPDIR={service['WorkingDirectory']}" in service["Environment"].split()
+    timer = unit(NIGHTLY.with_suffix(".timer"))
+    assert timer["Install"]["WantedBy"] == "timers.target"
+    assert timer["Timer"]["OnCalendar"]
 
 
 def test_the_system_service_may_do_no_more_than_it_must() -> None:

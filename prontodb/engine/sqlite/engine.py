@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 
-from prontodb.engine.sqlite import fencing, folders, opening, transactions, upkeep, writing
+from prontodb.engine.sqlite import changing, fencing, folders, opening, transactions, upkeep, writing
 from prontodb.engine.sqlite.open_keystore import OpenKeystore
 from prontodb.engine.sqlite.snapshot import mark_of
 from prontodb.errors import (
@@ -133,6 +133,7 @@ class SqliteEngine:
     async def patiently(self, work: Callable[[], T], wait_s: float | None = None) -> T:
         """Run what takes locks of addresses, again while others hold them, up to the deadline.
 
+        Cancelled, it says by a note what became of it (`errors.was_committed`, `errors.outcome_is_unknown`).
         `work` itself must not wait for a lock: it would keep a thread from those who use other addresses.
         """
         deadline = self._clock.monotonic_s() + (self._settings.wait_s if wait_s is None else wait_s)
@@ -140,7 +141,7 @@ class SqliteEngine:
         while True:
             tries += 1
             try:
-                return await self.beside(work)
+                return await changing.told(self.beside, work)
             except BusyError:
                 if tries >= TRIES and self._clock.monotonic_s() >= deadline:
                     raise

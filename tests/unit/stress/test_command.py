@@ -134,11 +134,20 @@ def test_what_an_unexpected_error_leaves_is_kept_and_named(
         raise LookupError("a bug of the harness")
 
     monkeypatch.setattr(command, "play", fails)
-    with pytest.raises(ExceptionGroup):
-        main(["run", "isolation", "--quiet"])
+    assert main(["run", "isolation", "--quiet"]) == 1
     (root,) = (place / "temporary").iterdir()
     assert (root / "isolation" / "evidence").exists()
-    assert capsys.readouterr().err == f"stress: the data of this run stays in {root}\n"
+    assert capsys.readouterr().err.splitlines() == [
+        f"stress: the data of this run stays in {root}",
+        "stress: internal error (LookupError: a bug of the harness); --debug says where",
+    ]
+    with pytest.raises(ExceptionGroup):
+        main(["--debug", "run", "isolation", "--quiet", "--report", "other"])
+
+
+def test_root_and_report_lie_beside_each_other(capsys: Capture) -> None:
+    assert "beside each other" in refused(capsys, "run", "isolation", "--root", "x", "--report", "x/isolation")
+    assert "beside each other" in refused(capsys, "run", "isolation", "--root", "x/y", "--report", "x")
 
 
 def test_list_has_every_scenario_fault_and_break(capsys: Capture, place: Path) -> None:

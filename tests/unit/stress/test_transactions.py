@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from stress.checks.registers import LINEARIZABLE
 from stress.checks.transactions import UNSEEN, WHOLE, check
 from stress.history import DROP, FAILED, GET_MANY, OK, OPENED, TRANSACT, UNKNOWN, Operation
 from tests.unit.stress.histories import HALL, Story, found, stretches, texts
@@ -31,7 +32,26 @@ def test_whole_pairs_pass_and_are_counted() -> None:
     write(story, "b")
     verdict = check(story.history(), found(both("b")))
     assert verdict.violations == ()
-    assert verdict.checked == {UNSEEN: 2, WHOLE: 1}
+    assert verdict.checked == {UNSEEN: 2, WHOLE: 1, LINEARIZABLE: 5}
+
+
+def test_a_whole_transaction_that_was_acknowledged_and_is_lost_is_found() -> None:
+    story = Story()
+    write(story, "a")
+    lost = write(story, "b")
+    verdict = check(story.history(), found(both("a")))
+    (stretch,) = stretches(verdict)
+    assert (lost.process, lost.number) in {(one.process, one.number) for one in stretch}
+    assert verdict.violations[0].promise == LINEARIZABLE
+    assert check(story.history(), found({})).violations
+
+
+def test_a_whole_pair_that_is_read_after_another_took_its_place_is_found() -> None:
+    story = Story()
+    write(story, "a")
+    write(story, "b")
+    read(story, "a", "a")
+    assert [one.promise for one in check(story.history(), found(both("b"))).violations] == [LINEARIZABLE]
 
 
 def test_halves_of_two_transactions_are_found() -> None:
@@ -113,7 +133,7 @@ def test_reads_that_did_not_end_and_dropped_addresses_say_nothing() -> None:
     story = Story()
     write(story, "a")
     story.told(GET_MANY, LEFT, [LEFT, RIGHT], outcome=UNKNOWN)
-    assert check(story.history(), found(both("a"))).checked == {WHOLE: 1}
+    assert check(story.history(), found(both("a"))).checked == {WHOLE: 1, LINEARIZABLE: 2}
     story.told(DROP)
     verdict = check(story.history(), found({LEFT: "a"}))
     assert (verdict.violations, verdict.checked, len(verdict.notes)) == ((), {}, 1)
