@@ -216,11 +216,16 @@ def _do_run(args: argparse.Namespace) -> int:
         raise
     finally:
         shutil.rmtree(report / "scratch", ignore_errors=True)
-        if given is None and not (keeps and any(root.iterdir())):
+        places = [place for place in (root, report / "data") if keeps and _has_files(place)]
+        if given is None and root not in places:
             shutil.rmtree(root, ignore_errors=True)
-        elif keeps:
-            print(f"stress: the data of this run stays in {root}", file=sys.stderr)
+        for place in places:
+            print(f"stress: the data of this run stays in {place}", file=sys.stderr)
     return ERROR if keeps else OK
+
+
+def _has_files(folder: Path) -> bool:
+    return any(path.is_file() for path in folder.rglob("*"))
 
 
 def _forget_settings() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 import uuid
 from collections import Counter
@@ -81,7 +82,11 @@ class Stage:
 async def play(stage: Stage, show: Show) -> Scene:
     """Play one scenario and judge it."""
     try:
-        return await _play(stage, show)
+        scene = await _play(stage, show)
+        if any(verdict.violations for verdict in scene.verdicts) and any(one.takes_root_away for one in stage.faults):
+            # What shows a violation must outlast the fault that takes it away.
+            shutil.copytree(stage.root, Path(stage.plan.report) / "data" / stage.scenario.name, symlinks=True)
+        return scene
     finally:
         for fault in stage.faults:
             fault.release()

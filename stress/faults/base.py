@@ -20,6 +20,7 @@ class SimpleFault:
 
     name = ""
     explains: frozenset[str] = frozenset()
+    takes_root_away = False
 
     def why_not(self) -> str | None:
         """Return why this machine cannot make it, or None."""

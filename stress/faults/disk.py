@@ -39,6 +39,7 @@ class FullDisk(SimpleFault):
     """
 
     name = "full-disk"
+    takes_root_away = True
     explains = frozenset({"StorageFullError", "CopyFullError"})  # the second: for a backup's copies
 
     def __init__(self) -> None:

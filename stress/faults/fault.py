@@ -62,6 +62,8 @@ class Fault(Protocol):
     name: str
     explains: frozenset[str]
     """Names of the typed errors that agents may see because of it."""
+    takes_root_away: bool
+    """True when `release` takes the root with all that is in it."""
 
     def why_not(self) -> str | None:
         """Return why this machine cannot make it, or None."""

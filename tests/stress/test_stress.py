@@ -23,7 +23,7 @@ from typing import Any
 
 import pytest
 
-from stress.breaks import BREAKS, EARLY_EXPIRY, LEAKY
+from stress.breaks import BREAKS, EARLY_EXPIRY, LEAKY, LOST_ACK
 from stress.faults import FAULTS
 from stress.scenarios import SCENARIOS
 from tests.unit.cli.harness import CHECKOUT, environment, one_line, spawn, tree
@@ -166,6 +166,19 @@ def test_a_known_break_is_found_by_its_own_check_and_by_no_other(name: str, plac
     (root,) = place.temporary.iterdir()
     assert done.stderr == f"stress: the data of this run stays in {root}\n"
     assert place.processes() == []
+
+
+@pytest.mark.slow
+def test_what_a_full_disk_takes_with_it_is_copied_when_something_was_found(place: Place) -> None:
+    if (why := FAULTS["full-disk"]().why_not()) is not None:
+        pytest.skip(why)
+    options = ["--agents", "2", "--operations", "200", "--seconds", "60", "--faults", "full-disk"]
+    done = place.run("contention", *options, "--break", LOST_ACK)
+    assert done.returncode == 1, done.stdout
+    kept = place.report / "data"
+    assert done.stderr == f"stress: the data of this run stays in {kept}\n"
+    assert (kept / "contention" / "addresses" / "hall" / "000" / "keystore.db").stat().st_size > 0
+    assert list(place.temporary.iterdir()) == []
 
 
 @pytest.mark.slow
