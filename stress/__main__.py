@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import sys
 
-from .command import main
+
+def start() -> int:
+    """Run the harness; Ctrl-C during its imports is no traceback either."""
+    try:
+        from .command import main
+
+        return main()
+    except KeyboardInterrupt:
+        return 130
+
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(start())

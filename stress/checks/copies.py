@@ -32,6 +32,7 @@ def check(history: History, aftermath: Aftermath) -> Verdict:
     for copy in history.of(COPY):
         if copy.outcome == OK:
             _judge(copy, written, at[copy.address], moves, tally)
+            _judge_copy_at_end(copy, aftermath, tally)
     for rename in history.of(RENAME):
         if rename.outcome == OK:
             before = _marked(at[rename.address], moves, rename.address, rename.called_ns, rename.called_ns - 1)
@@ -52,6 +53,20 @@ def _marked(marks: list[Operation], moves: Moves, address: str, by_ns: int, unti
         if write.outcome == OK and write.returned_ns is not None and write.returned_ns <= by_ns:
             return None if moves.between(address, write.called_ns, until_ns) else write
     return None
+
+
+def _judge_copy_at_end(copy: Operation, aftermath: Aftermath, tally: Tally) -> None:
+    """Nobody touches a copy once it was made: at the end it has what was read there then."""
+    there = aftermath.contents.get(copy.argument["target"])
+    if there is None:
+        return  # where it went is for the check of the registry
+    tally.count(KEPT)
+    for key, value in copy.result["marks"].items():
+        if there.get(key, (None, 0))[0] != value:
+            tally.violate(
+                KEPT, f"{copy.argument['target']} no longer has the mark that was read when it was made", copy
+            )
+            return
 
 
 def _judge_end(

@@ -34,6 +34,10 @@ def check(history: History, aftermath: Aftermath) -> Verdict:
     for address, rows in source.items():
         tally.count(EXACT, len(rows))
         found = aftermath.contents.get(address, {})
+        # Where agents set keys of the source, nobody but an import makes others of that family.
+        families = {key.partition(".")[0] for key in rows}
+        for key in sorted(key for key in found if key.partition(".")[0] in families and key not in rows):
+            tally.violate(EXACT, f"{key} at {address} came over, and the source has no such row")
         for key, value in rows.items():
             there = found.get(key, (None, 0))[0]
             _judge(f"{key} at {address}", value, there, claims.get((address, key), []), tally)

@@ -168,3 +168,15 @@ def test_a_mark_that_a_renaming_lost_is_found() -> None:
     rename = made.did("a03-1", "rename", "", {"target": "moved/1"}, at=5)
     violation = only(judge(check, made, Aftermath(contents={"moved/1": {}})))
     assert (violation.promise, violation.stretch) == (KEPT, (write, rename))
+
+
+@pytest.mark.parametrize("there", [{}, {"left": "b", "right": "b"}])
+def test_a_copy_that_is_not_at_the_end_what_it_was_is_found(there: dict[str, str]) -> None:
+    made = Made()
+    marked(made, "a", 1)
+    copy = copied(made, "a", "a", 10)
+    aftermath = lying(left="a", right="a")
+    assert clean(judge(check, made, aftermath))
+    aftermath.contents[TARGET] = {f"mark.{side}": (value, 1) for side, value in there.items()}
+    violation = only(judge(check, made, aftermath))
+    assert (violation.promise, violation.stretch) == (KEPT, (copy,))

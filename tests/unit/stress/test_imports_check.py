@@ -100,3 +100,9 @@ def test_a_source_that_is_not_what_it_was_is_found() -> None:
 def test_a_last_import_that_failed_is_found() -> None:
     violation = only(judge(check, Made(), found(ROWS, import_failed=[[OLD, "it is held"]])))
     assert (violation.promise, violation.text) == (EXACT, f"the last import failed at {OLD}: it is held")
+
+
+def test_a_row_that_the_source_never_had_is_found() -> None:
+    violation = only(judge(check, Made(), found(ROWS | {"note.3": "three"})))
+    assert violation.promise == EXACT
+    assert violation.text == f"note.3 at {OLD} came over, and the source has no such row"
