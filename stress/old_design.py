@@ -97,9 +97,6 @@ class Prefixed:
         rows = self._transact(lambda: self._fetched(_RANGE, low, low + "\U0010ffff", _now_ms()))
         return [key.removeprefix(self._prefix) for (key,) in rows]
 
-    async def count(self, prefix: str = "") -> int:
-        return len(await self.list_keys(prefix))
-
     async def set(self, key: str, value: str, *, ttl: float | str | None = None) -> int:
         return self._transact(lambda: self._write({key: value}, float(ttl) if ttl else None))
 

@@ -16,7 +16,6 @@ from .breaks import Breaks
 from .history import (
     CAS,
     CLOSE,
-    COUNT,
     DELETE,
     FAILED,
     GET,
@@ -89,8 +88,8 @@ class Work:
     def __init__(self, orders: Orders, world: World, chance: Random) -> None:
         self.orders, self.world, self.chance = orders, world, chance
         self.tally = Tally()
-        self.place, self.group, self.addresses = orders.number, orders.agents, orders.addresses
-        """Which of how many agents in its scenario, and of how many addresses: others where scenarios share a root."""
+        self.place, self.addresses = orders.number, orders.addresses
+        """Which agent of its scenario, and of how many addresses: others where scenarios share a root."""
         self.until_ns = 0
         self.cancels_until_ns = 0
         self.breaks = Breaks(orders.breaks, chance)
@@ -322,10 +321,6 @@ class Stay:
     async def keys(self, prefix: str) -> list[str]:
         found: list[str] | None = await self.do(KEYS, lambda: self.store.list_keys(prefix), prefix)
         return found or []
-
-    async def count(self, prefix: str) -> int:
-        found: int | None = await self.do(COUNT, lambda: self.store.count(prefix), prefix)
-        return found or 0
 
 
 def _public_name(error: BaseException) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from ..history import Recorder
@@ -26,7 +26,6 @@ class LiveAgent:
     """True while some fault has hold of it: no other fault may touch it then."""
     will_die: bool = False
     """Set before it is killed: its end is meant."""
-    knows: dict[str, Any] = field(default_factory=dict)
 
 
 class Field(Protocol):

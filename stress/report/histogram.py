@@ -43,14 +43,6 @@ class Histogram:
         self.sum_us += value_us
         self.max_us = max(self.max_us, value_us)
 
-    def merge(self, other: Histogram) -> None:
-        """Count all that another one counted."""
-        for bucket, count in other._counts.items():
-            self._counts[bucket] = self._counts.get(bucket, 0) + count
-        self.count += other.count
-        self.sum_us += other.sum_us
-        self.max_us = max(self.max_us, other.max_us)
-
     def percentiles(self, *wanted: float) -> list[int]:
         """Return for each percentile, which must ascend, the value that so many in a hundred do not exceed."""
         found, seen, buckets = [], 0, iter(sorted(self._counts.items()))

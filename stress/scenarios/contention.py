@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 PHASE_S = 1.2
 EXCLUSIVE_PHASES = 3
 """In one of so many phases all come alone: where others are always there together, nobody alone would ever get in."""
-OUT_OF_PHASE = 0.05
+OUT_OF_PHASE, OF_FEW = 0.05, 0.3
+"""The share of visits that go against the phase: of a crowd, and of few agents, who let each other in at any time."""
 MOST_ALONE, MOST_TOGETHER = 8, 60  # moves in one session
 WAIT_S = 2.0
 LEAST_LEASE_MS, LONGEST_LEASE_MS = 500, 8_000
@@ -31,10 +32,10 @@ MOVES = (
 
 async def agent(work: Work) -> None:
     """Come alone or together with others, for a few moves."""
-    chance = work.chance
+    chance, contrary = work.chance, max(OUT_OF_PHASE, min(OF_FEW, 1 / work.orders.agents))
     while work.goes_on:
         address, phase = f"hall/{chance.randrange(work.addresses):03}", _phase()
-        alone = (phase % EXCLUSIVE_PHASES == 0) != (chance.random() < OUT_OF_PHASE)
+        alone = (phase % EXCLUSIVE_PHASES == 0) != (chance.random() < contrary)
         most = chance.randint(1, MOST_ALONE if alone else MOST_TOGETHER)
 
         async def live(stay: Stay, most: int = most, phase: int = phase) -> None:

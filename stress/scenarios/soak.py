@@ -23,11 +23,10 @@ CROWD = 100
 
 async def agent(work: Work) -> None:
     """Take part in one of the scenarios: the agents go round them."""
-    number, agents = work.orders.number, work.orders.agents
+    number = work.orders.number
     turn = number % len(PARTS)
     part = PARTS[turn]
     work.place = number // len(PARTS)
-    work.group = len(range(turn, agents, len(PARTS)))
     work.addresses = work.orders.facts["addresses"][part.SCENARIO.name]
     await part.SCENARIO.agent(work)
 

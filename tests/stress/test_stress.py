@@ -23,7 +23,7 @@ from typing import Any
 
 import pytest
 
-from stress.breaks import BREAKS, EARLY_EXPIRY, LEAKY, LOST_ACK
+from stress.breaks import BREAKS, EARLY_EXPIRY, LEAKY, LOST_ACK, OF_SESSIONS
 from stress.faults import FAULTS
 from stress.scenarios import SCENARIOS
 from tests.unit.cli.harness import CHECKOUT, environment, one_line, spawn, tree
@@ -152,7 +152,8 @@ SHOWS_IN = {LEAKY: "isolation", EARLY_EXPIRY: "ttl"}
 @pytest.mark.parametrize("name", BREAKS)
 def test_a_known_break_is_found_by_its_own_check_and_by_no_other(name: str, place: Place) -> None:
     # So many operations, however long they take: a slow machine has found as much when they are done.
-    options = ["--agents", "3", "--operations", "300", "--seconds", "60", "--seed", "5", "--break", name]
+    operations = "700" if name in OF_SESSIONS else "300"  # sessions are few beside operations
+    options = ["--agents", "3", "--operations", operations, "--seconds", "60", "--seed", "5", "--break", name]
     done = place.run(SHOWS_IN.get(name, "contention"), *options)
     assert done.returncode == 1, done.stdout
     (scenario,) = place.told()["scenarios"]

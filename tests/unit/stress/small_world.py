@@ -42,9 +42,6 @@ class SmallStore:
     async def list_keys(self, prefix: str = "") -> list[str]:
         return sorted(key for key in self._asked() if key.startswith(prefix))
 
-    async def count(self, prefix: str = "") -> int:
-        return len(await self.list_keys(prefix))
-
     async def set(self, key: str, value: str, *, ttl: float | str | None = None) -> int:
         self._asked()[key] = value
         self.lifetimes.append(ttl)

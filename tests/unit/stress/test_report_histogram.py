@@ -47,14 +47,6 @@ def test_what_is_out_of_range_counts_as_the_nearest_in_it() -> None:
     assert histogram.percentiles(50, 100) == [1, MAX_US]
 
 
-def test_merging_is_the_same_as_counting_all_in_one() -> None:
-    one, other = of(1, 5, 9_999), of(5, 123_456)
-    one.merge(other)
-    whole = of(1, 5, 9_999, 5, 123_456)
-    assert (one.count, one.sum_us, one.max_us) == (whole.count, whole.sum_us, whole.max_us)
-    assert one.curve() == whole.curve()
-
-
 def test_the_curve_rises_to_the_maximum_and_tells_no_more_than_was_counted() -> None:
     curve = of(*range(1, 1_001)).curve()
     percentiles, values = zip(*curve, strict=True)
