@@ -10,11 +10,13 @@ import sys
 import tempfile
 import time
 import traceback
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import machine, report
+from benchmarks.contenders.listing import CONTENDERS
 from benchmarks.listing import SCENARIOS
 from benchmarks.measure import Findings, Plan
 
@@ -35,14 +37,20 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         epilog="`python -m benchmarks table benchmarks.json` prints the Markdown table of a report.",
     )
     parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help="which to run; all without any")
+    parser.add_argument(
+        "--against", default="all", metavar="NAMES", help="who takes part beside us: names with commas between, or all"
+    )
     parser.add_argument("--rounds", type=int, metavar="N", help="rounds that count, a dropped one before them")
     parser.add_argument("--quick", action="store_true", help="see that everything runs, in under a minute")
     parser.add_argument("--report", type=Path, metavar="DIR", help=f"write {RESULTS} there, and measure on its disk")
-    parser.add_argument("--list", action="store_true", help="list the scenarios and end")
+    parser.add_argument("--list", action="store_true", help="list the scenarios and the contenders, and end")
     args = parser.parse_args(argv)
     unknown = [name for name in args.scenarios if name not in SCENARIOS]
     if unknown:
         parser.error(f"no scenario {', '.join(unknown)}; there are: {', '.join(SCENARIOS)}")
+    args.against = None if args.against == "all" else frozenset(args.against.split(","))
+    if args.against is not None and (unknown := sorted(args.against - CONTENDERS.keys())):
+        parser.error(f"no contender {', '.join(unknown)}; there are: all, {', '.join(CONTENDERS)}")
     if args.rounds is not None and not 1 <= args.rounds <= MAX_ROUNDS:
         parser.error(f"--rounds takes a number from 1 to {MAX_ROUNDS:,}")
     return args
@@ -51,7 +59,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 def plan_of(args: argparse.Namespace) -> Plan:
     """Return how much to measure."""
     make = Plan.quick if args.quick else Plan.standard
-    return make() if args.rounds is None else make(args.rounds)
+    plan = make() if args.rounds is None else make(args.rounds)
+    return replace(plan, against=args.against)
 
 
 def run_one(scenario: Scenario, base: Path, plan: Plan) -> dict[str, Any]:
@@ -86,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
     plan = plan_of(args)
     if args.report is not None:
         args.report.mkdir(parents=True, exist_ok=True)
-    base = Path(tempfile.mkdtemp(prefix="prontodb-benchmarks-", dir=args.report))
+    base = Path(tempfile.mkdtemp(prefix="prontodb-benchmarks-", dir=args.report)).absolute()
     try:
         facts = machine.describe(base)
         print(report.machine_text(facts))
@@ -96,6 +105,8 @@ def run(args: argparse.Namespace) -> int:
             print(f"warning: {busy}")
         names = args.scenarios or list(SCENARIOS)
         options = [f"--rounds {args.rounds}"] * (args.rounds is not None) + ["--quick"] * args.quick
+        if args.against is not None:
+            options.append(f"--against {','.join(sorted(args.against))}")
         results = {
             "format": report.FORMAT,
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -134,6 +145,9 @@ def main(argv: Sequence[str]) -> int:
     if args.list:
         for scenario in SCENARIOS.values():
             print(f"{scenario.name:16} {scenario.question}")
+        print()
+        for name, kind in CONTENDERS.items():
+            print(f"{name:44} {kind.why_missing() or kind.promise}")
         return 0
     return run(args)
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
+    from benchmarks.contenders import Promise
+
     Store = Any
     """What a race's functions are handed: a contender, opened and filled."""
     Round = Callable[[Store, int], Awaitable[int]]
@@ -33,7 +35,8 @@ SYNCS = 5
 class Plan:
     """How much is measured: rounds counted, seconds a contender has in each, tasks, keys, addresses, processes.
 
-    `crowd` is how many addresses there are where only a few of them change.
+    `crowd` is how many addresses there are where only a few of them change; `against` are the slugs of those that take
+    part beside us, all when it is None.
     """
 
     rounds: int
@@ -45,6 +48,11 @@ class Plan:
     footprints: tuple[int, ...]
     processes: int
     processes_s: float
+    against: frozenset[str] | None = None
+
+    def invites(self, slug: str) -> bool:
+        """True when the contender of this slug is to take part beside us."""
+        return self.against is None or slug in self.against
 
     @staticmethod
     def standard(rounds: int = 7) -> Plan:
@@ -101,6 +109,8 @@ class Row:
     unit: str
     figures: tuple[float, ...]
     target: Target | None = None
+    why_missed: str = ""
+    """Where it is known that the target is not reached here: the cause, in a line."""
 
     @property
     def reached(self) -> float:
@@ -125,12 +135,19 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
-    """What one contender did in one race: microseconds per operation, a figure per round."""
+    """What one contender did in one race, a figure per round: microseconds per operation unless `unit` says else.
+
+    Races of one `family` differ in one amount only, `at` of what `axis` names: together they are a curve.
+    """
 
     race: str
     contender: str
-    promise: str
-    us: tuple[float, ...]
+    promise: Promise | None
+    figures: tuple[float, ...]
+    unit: str = "us"
+    family: str = ""
+    axis: str = ""
+    at: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,6 +158,7 @@ class Goal:
     other: str
     by: str = "speed"
     target: Target | None = None
+    why_missed: str = ""
 
     def figures(self, us: Mapping[str, Sequence[float]]) -> tuple[float, ...]:
         """Return a ratio per round. Both sides ran in the same turn, so a slow moment of the machine hits both."""
@@ -150,17 +168,35 @@ class Goal:
     def row(self, race: str, us: Mapping[str, Sequence[float]]) -> Row:
         """Return the line of the table for what was measured."""
         what = f"{race}: {self.by} against {self.other}"
-        return Row(what=what, unit="x", figures=self.figures(us), target=self.target)
+        return Row(what=what, unit="x", figures=self.figures(us), target=self.target, why_missed=self.why_missed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Race:
-    """Several contenders doing the same work in turn; `ops` is a fixed amount for whoever measures by amount."""
+    """Several contenders doing the same work in turn; `ops` is a fixed amount for whoever measures by amount.
+
+    `family`, `axis` and `at` are those of the series that come of it.
+    """
 
     name: str
     ops: int
     runners: Mapping[str, Round]
-    goals: tuple[Goal, ...]
+    goals: tuple[Goal, ...] = ()
+    family: str = ""
+    axis: str = ""
+    at: float | None = None
+
+    def series(self, contender: str, promise: Promise | None, us: Sequence[float]) -> Series:
+        """Return what one contender did here."""
+        return Series(
+            race=self.name,
+            contender=contender,
+            promise=promise,
+            figures=tuple(us),
+            family=self.family,
+            axis=self.axis,
+            at=self.at,
+        )
 
 
 @dataclass(slots=True, kw_only=True)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from benchmarks.measure import Findings
 
-FORMAT = 1
+FORMAT = 2
 BUSY = 0.5
 """Load per core, before the run, from which the machine counts as busy with other work."""
 UNSTEADY = 3.0
@@ -33,9 +33,14 @@ def scenario_json(name: str, question: str, findings: Findings, seconds: float, 
             {
                 "race": series.race,
                 "contender": series.contender,
-                "promise": series.promise,
-                "us": [round(each, 3) for each in series.us],
-                "median_us": round(median(series.us), 3),
+                "survives": "" if series.promise is None else series.promise.survives,
+                "promise": str(series.promise or ""),
+                "unit": series.unit,
+                "figures": [round(each, 3) for each in series.figures],
+                "median": round(median(series.figures), 3),
+                "family": series.family,
+                "axis": series.axis,
+                "at": series.at,
             }
             for series in findings.series
         ],
@@ -51,6 +56,7 @@ def _row_json(row: Row) -> dict[str, Any]:
         "reached": round(row.reached, 5),
         "spread": [round(each, 5) for each in row.spread],
         "verdict": row.verdict,
+        "why_missed": row.why_missed,
     }
 
 
@@ -62,6 +68,7 @@ def rows_in(results: Mapping[str, Any]) -> list[Row]:
             unit=row["unit"],
             figures=tuple(row["figures"]),
             target=None if row["target"] is None else Target(relation=row["target"][0], limit=row["target"][1]),
+            why_missed=row["why_missed"],
         )
         for scenario in results["scenarios"]
         for row in scenario["rows"]
@@ -94,16 +101,16 @@ def rows_text(rows: Sequence[Row]) -> str:
 
 def series_text(series: Iterable[Series]) -> str:
     """Return the absolute figures in columns."""
-    lines = [("", "contender", "us per operation", "spread", "promise")]
+    lines = [("", "contender", "", "spread", "promise")]
     seen = ""
     for each in series:
         lines.append(
             (
                 each.race if each.race != seen else "",
                 each.contender,
-                figure(median(each.us), ""),
-                f"{figure(min(each.us), '')}..{figure(max(each.us), '')}",
-                each.promise,
+                figure(median(each.figures), each.unit),
+                f"{figure(min(each.figures), '')}..{figure(max(each.figures), '')}",
+                str(each.promise or ""),
             )
         )
         seen = each.race

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.contenders import DURABLE, PROCESS_CRASH
+from benchmarks.contenders import Contender, Durability, Promise
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,18 +14,15 @@ if TYPE_CHECKING:
 LMDB_MAP_BYTES = 1024 * 1024 * 1024
 
 
-class Diskcache:
+class Diskcache(Contender):
     """diskcache.Cache with its default settings, called on the event loop's thread."""
 
     name = "diskcache"
-    promise = PROCESS_CRASH + "; blocks the event loop"
+    promise = Promise(survives=Durability.PROCESS_CRASH, blocks=True)
+    needs = ("diskcache",)
 
     def __init__(self) -> None:
         self._cache: Any = None
-
-    @staticmethod
-    def why_missing() -> str | None:
-        return None if find_spec("diskcache") else "not installed (pip install diskcache)"
 
     async def open(self, folder: Path) -> None:
         self._cache = import_module("diskcache").Cache(str(folder))
@@ -44,19 +40,20 @@ class Diskcache:
         value: str | None = self._cache.get(key)
         return value
 
+    def set(self, key: str, value: str) -> None:
+        """Store one pair."""
+        self._cache.set(key, value)
 
-class Lmdb:
+
+class Lmdb(Contender):
     """lmdb with synced commits and a read transaction per get, called on the event loop's thread."""
 
     name = "lmdb"
-    promise = DURABLE + "; blocks the event loop"
+    promise = Promise(survives=Durability.POWER_LOSS, blocks=True)
+    needs = ("lmdb",)
 
     def __init__(self) -> None:
         self._environment: Any = None
-
-    @staticmethod
-    def why_missing() -> str | None:
-        return None if find_spec("lmdb") else "not installed (pip install lmdb)"
 
     async def open(self, folder: Path) -> None:
         self._environment = import_module("lmdb").open(str(folder), map_size=LMDB_MAP_BYTES)
@@ -74,3 +71,8 @@ class Lmdb:
         with self._environment.begin() as transaction:
             value: bytes | None = transaction.get(key.encode())
         return None if value is None else value.decode()
+
+    def set(self, key: str, value: str) -> None:
+        """Store one pair in a transaction of its own."""
+        with self._environment.begin(write=True) as transaction:
+            transaction.put(key.encode(), value.encode())

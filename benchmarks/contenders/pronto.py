@@ -3,34 +3,35 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import prontodb
-from benchmarks.contenders import DURABLE
+from benchmarks.contenders import DURABLE, RELAXED, Contender
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
 
-class Pronto:
+class Pronto(Contender):
     """One address, in a session as it is by default: exclusive, with a cache."""
 
     name = "prontodb"
     promise = DURABLE
-    mode = "exclusive"
+    is_ours = True
+    is_async = True
+    mode: ClassVar[str] = "exclusive"
+    durability: ClassVar[str] = "full"
 
     def __init__(self) -> None:
         self._stack = AsyncExitStack()
         self.keystore: prontodb.Keystore
 
-    @staticmethod
-    def why_missing() -> str | None:
-        return None
-
     async def open(self, folder: Path) -> None:
-        manager = await self._stack.enter_async_context(prontodb.open(folder / "root", settings=prontodb.Settings()))
+        settings = prontodb.Settings(durability=self.durability)
+        manager = await self._stack.enter_async_context(prontodb.open(folder / "root", settings=settings))
         self.keystore = await self._stack.enter_async_context(manager.session("agent1", "prod", mode=self.mode))
+        self.get, self.set = self.keystore.get, self.keystore.set
 
     async def fill(self, pairs: Sequence[tuple[str, str]]) -> None:
         await self.keystore.set_many(dict(pairs))
@@ -46,11 +47,21 @@ class ProntoShared(Pronto):
     mode = "shared"
 
 
+class ProntoRelaxed(Pronto):
+    """One address whose commits are not synced: `durability = "relaxed"`."""
+
+    name = "prontodb, relaxed"
+    promise = RELAXED
+    durability = "relaxed"
+
+
 class ProntoMany:
     """Many addresses of one root, each with its own session."""
 
     name = "prontodb"
     promise = DURABLE
+    is_ours = True
+    most_keys = None
 
     def __init__(self) -> None:
         self._stack = AsyncExitStack()

@@ -6,12 +6,12 @@ All use the SQLite library, the pragmas and the columns that ProntoDB uses, less
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import aiosqlite
 from sqlcipher3 import dbapi2 as sqlite
 
-from benchmarks.contenders import DURABLE
+from benchmarks.contenders import DURABLE, RELAXED, Contender, Durability, Promise
 from prontodb.storage.connection import AUTOCHECKPOINT_PAGES, CACHE_KIB
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ PRAGMAS = (
     "PRAGMA page_size=4096",
     "PRAGMA auto_vacuum=INCREMENTAL",
     "PRAGMA journal_mode=WAL",
-    "PRAGMA synchronous=FULL",
     f"PRAGMA cache_size=-{CACHE_KIB}",
     f"PRAGMA wal_autocheckpoint={AUTOCHECKPOINT_PAGES}",
     "PRAGMA secure_delete=FAST",
@@ -46,10 +45,11 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def connect(path: Path, *, isolation_level: str | None = None, timeout: float = 5.0) -> Any:
+def connect(path: Path, *, isolation_level: str | None = None, timeout: float = 5.0, is_synced: bool = True) -> Any:
     """Return a connection to a keystore-like file, made when it does not exist."""
     connection = sqlite.connect(str(path), isolation_level=isolation_level, timeout=timeout, check_same_thread=False)
-    for statement in (*PRAGMAS, *SCHEMA):
+    synchronous = "PRAGMA synchronous=FULL" if is_synced else "PRAGMA synchronous=NORMAL"
+    for statement in (*PRAGMAS, synchronous, *SCHEMA):
         connection.execute(statement).close()
     return connection
 
@@ -62,21 +62,17 @@ def upsert_batch(connection: Any, pairs: Sequence[tuple[str, str]]) -> None:
     connection.execute("COMMIT")
 
 
-class Raw:
+class Raw(Contender):
     """The binding alone, without an event loop: the physical limit of SQLite from Python."""
 
     name = "raw SQLite"
-    promise = DURABLE + "; blocks the event loop"
+    promise = Promise(survives=Durability.POWER_LOSS, blocks=True)
 
     def __init__(self) -> None:
         self._connection: Any = None
 
-    @staticmethod
-    def why_missing() -> str | None:
-        return None
-
     async def open(self, folder: Path) -> None:
-        self._connection = connect(folder / "raw.db")
+        self._connection = connect(folder / "raw.db", is_synced=self.promise.survives is Durability.POWER_LOSS)
 
     async def fill(self, pairs: Sequence[tuple[str, str]]) -> None:
         upsert_batch(self._connection, pairs)
@@ -100,21 +96,27 @@ class Raw:
         return None if row is None else row[0]
 
 
-class _Aiosqlite:
+class RawRelaxed(Raw):
+    """The same with commits that are not synced."""
+
+    name = "raw SQLite, relaxed"
+    promise = Promise(survives=Durability.PROCESS_CRASH, blocks=True)
+
+
+class _Aiosqlite(Contender):
     """One aiosqlite connection, shared by all tasks."""
 
-    isolation_level: str | None = None
+    is_async = True
+    isolation_level: ClassVar[str | None] = None
 
     def __init__(self) -> None:
         self.db: aiosqlite.Connection
 
-    @staticmethod
-    def why_missing() -> str | None:
-        return None
-
     async def open(self, folder: Path) -> None:
+        is_synced = self.promise.survives is Durability.POWER_LOSS
+
         def connector() -> Any:
-            return connect(folder / "aiosqlite.db", isolation_level=self.isolation_level)
+            return connect(folder / "aiosqlite.db", isolation_level=self.isolation_level, is_synced=is_synced)
 
         self.db = await aiosqlite.Connection(connector, iter_chunk_size=64)
 
@@ -139,6 +141,13 @@ class AiosqliteCommitEach(_Aiosqlite):
         await self.db.execute_fetchall(UPSERT, (key, value, now_ms()))
 
 
+class AiosqliteRelaxed(AiosqliteCommitEach):
+    """The same with commits that are not synced."""
+
+    name = "aiosqlite, one commit per operation, relaxed"
+    promise = RELAXED
+
+
 class AiosqliteNaive(_Aiosqlite):
     """Tasks share the connection's implicit transaction: what most programs do.
 
@@ -146,7 +155,7 @@ class AiosqliteNaive(_Aiosqlite):
     """
 
     name = "aiosqlite, shared naively"
-    promise = DURABLE + "; NOT isolated between tasks"
+    promise = Promise(survives=Durability.POWER_LOSS, notes=("NOT isolated between tasks",))
     isolation_level = ""
 
     async def set(self, key: str, value: str) -> None:
@@ -167,6 +176,8 @@ class AiosqliteMany:
 
     name = AiosqliteCommitEach.name
     promise = DURABLE
+    is_ours = False
+    most_keys = None
 
     def __init__(self) -> None:
         self.stores: list[AiosqliteCommitEach] = []

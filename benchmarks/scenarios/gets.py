@@ -5,70 +5,33 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from benchmarks.contenders import opened
+from benchmarks.contenders import Measured, opened
 from benchmarks.contenders.peers import Diskcache, Lmdb
 from benchmarks.contenders.pronto import Pronto, ProntoShared
 from benchmarks.contenders.sqlite import AiosqliteNaive, Raw
 from benchmarks.measure import Goal, Race, Target
+from benchmarks.rounds import gets
 from benchmarks.scenarios.scenario import Scenario
-from benchmarks.workload import Workload, drive
+from benchmarks.workload import Workload
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
 
-    from benchmarks.contenders import Contender
-    from benchmarks.measure import Plan, Round
+    from benchmarks.measure import Plan
 
-KINDS = (Pronto, ProntoShared, Raw, AiosqliteNaive, Diskcache, Lmdb)
-PAUSE_EVERY = 16
-HOT_KEYS = 1_000
-"""What an agent comes back to, and what fits the cache of its session many times."""
-
-
-class _Measured:
-    """A contender with the workload that all of this scenario share."""
-
-    def __init__(self, store: Contender, workload: Workload) -> None:
-        self.store, self.workload, self.promise = store, workload, store.promise
-        self.hot = Workload(min(HOT_KEYS, len(workload.keys)))
+PEERS = (Raw, AiosqliteNaive, Diskcache, Lmdb)
+KINDS = (Pronto, ProntoShared, *PEERS)
 
 
 @asynccontextmanager
-async def arena(folder: Path, plan: Plan) -> AsyncIterator[Mapping[str, _Measured]]:
-    """Open and fill the contenders."""
-    workload = Workload(plan.keys)
-    async with opened(KINDS, folder, workload) as stores:
-        measured = {name: _Measured(store, workload) for name, store in stores.items()}
+async def arena(folder: Path, plan: Plan) -> AsyncIterator[Mapping[str, Measured]]:
+    """Open and fill the contenders, and have our cache hold the hot keys."""
+    async with opened(KINDS, folder, Workload(plan.keys), plan) as stores:
         ours = stores[Pronto.name]
-        assert isinstance(ours, Pronto)
-        for key in measured[Pronto.name].hot.keys:
-            await ours.keystore.get(key)
-        yield measured
-
-
-def _async(tasks: int, *, hot: bool = False) -> Round:
-    async def run(measured: _Measured, ops: int) -> int:
-        store, key = measured.store, (measured.hot if hot else measured.workload).key
-        assert isinstance(store, Pronto | AiosqliteNaive)
-        get_one = store.keystore.get if isinstance(store, Pronto) else store.get
-        return await drive(tasks, ops, lambda _: get_one(key()), pause_every=PAUSE_EVERY)
-
-    return run
-
-
-def _blocking(*, hot: bool = False) -> Round:
-    """Return a round that calls a store which knows no event loop, one get after the other."""
-
-    async def run(measured: _Measured, ops: int) -> int:
-        store, key = measured.store, (measured.hot if hot else measured.workload).key
-        assert isinstance(store, Raw | Diskcache | Lmdb)
-        get_one = store.get
-        for _ in range(ops):
-            get_one(key())
-        return ops
-
-    return run
+        for key in ours.hot.keys:
+            await ours.store.get(key)
+        yield stores
 
 
 def _hot() -> Race:
@@ -76,12 +39,7 @@ def _hot() -> Race:
     return Race(
         name="get, 1 task, hot",
         ops=20_000,
-        runners={
-            ours: _async(1, hot=True),
-            Raw.name: _blocking(hot=True),
-            Diskcache.name: _blocking(hot=True),
-            Lmdb.name: _blocking(hot=True),
-        },
+        runners={kind.name: gets(1, hot=True) for kind in (Pronto, *PEERS)},
         goals=(
             Goal(subject=ours, other=Raw.name, by="time", target=Target(relation="<=", limit=0.5)),
             Goal(subject=ours, other=Diskcache.name, target=Target(relation=">=", limit=1)),
@@ -93,21 +51,18 @@ def _hot() -> Race:
 def _race(tasks: int) -> Race:
     ours = ProntoShared.name
     return Race(
-        name=f"get, {tasks} task{'s' * (tasks > 1)}, not cached",
+        name=f"get, {tasks:,} task{'s' * (tasks > 1)}, not cached",
         ops=5_000,
-        runners={
-            ours: _async(tasks),
-            Raw.name: _blocking(),
-            AiosqliteNaive.name: _async(tasks),
-            Diskcache.name: _blocking(),
-            Lmdb.name: _blocking(),
-        },
+        runners={kind.name: gets(tasks) for kind in (ProntoShared, *PEERS)},
         goals=(
             Goal(subject=ours, other=Raw.name, by="time", target=Target(relation="<=", limit=2.5)),
             Goal(subject=ours, other=AiosqliteNaive.name, target=Target(relation=">=", limit=15)),
             Goal(subject=ours, other=Diskcache.name, target=Target(relation=">=", limit=1)),
             Goal(subject=ours, other=Lmdb.name),
         ),
+        family="get, not cached",
+        axis="tasks",
+        at=tasks,
     )
 
 
@@ -116,5 +71,5 @@ SCENARIO = Scenario(
     question="How fast is a get, hot in an exclusive session, and in a shared one, which no cache of ours answers?",
     contenders=KINDS,
     arena=arena,
-    races=lambda _plan: (_hot(), _race(1), _race(100)),
+    races=lambda plan: (_hot(), *(_race(tasks) for tasks in plan.tasks)),
 )

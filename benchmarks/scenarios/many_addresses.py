@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
+from benchmarks.contenders import Measured, slug
 from benchmarks.contenders.pronto import ProntoMany
 from benchmarks.contenders.sqlite import AiosqliteMany
 from benchmarks.measure import Goal, Race, Target
@@ -18,38 +19,33 @@ if TYPE_CHECKING:
     from benchmarks.measure import Plan
 
 
-class _Measured:
-    """A contender with the workload of one address, which all addresses share."""
-
-    def __init__(self, store: ProntoMany | AiosqliteMany, workload: Workload) -> None:
-        self.store, self.workload, self.promise = store, workload, store.promise
-
-
 @asynccontextmanager
-async def arena(folder: Path, plan: Plan) -> AsyncIterator[Mapping[str, _Measured]]:
-    """Open and fill both contenders' addresses."""
+async def arena(folder: Path, plan: Plan) -> AsyncIterator[Mapping[str, Measured]]:
+    """Open and fill both contenders' addresses, which share a workload."""
     workload = Workload(max(1, plan.keys // plan.addresses))
     async with AsyncExitStack() as stack:
-        stores: dict[str, _Measured] = {}
+        stores: dict[str, Measured] = {}
         for store in (ProntoMany(), AiosqliteMany()):
-            place = folder / type(store).__name__
+            if not (store.is_ours or plan.invites(slug(store.name))):
+                continue
+            place = folder / slug(store.name)
             place.mkdir(mode=0o700)
             stack.push_async_callback(store.close)
             await store.open(place, plan.addresses)
             for number in range(plan.addresses):
                 for batch in workload.batches():
                     await store.fill(number, batch)
-            stores[store.name] = _Measured(store, workload)
+            stores[store.name] = Measured(store, workload)
         yield stores
 
 
-async def _by_prontodb(measured: _Measured, ops: int) -> int:
+async def _by_prontodb(measured: Measured, ops: int) -> int:
     assert isinstance(measured.store, ProntoMany)
     keystores, pair = measured.store.keystores, measured.workload.pair
     return await drive(len(keystores), ops, lambda task: keystores[task].set(*pair()))
 
 
-async def _by_aiosqlite(measured: _Measured, ops: int) -> int:
+async def _by_aiosqlite(measured: Measured, ops: int) -> int:
     assert isinstance(measured.store, AiosqliteMany)
     stores, pair = measured.store.stores, measured.workload.pair
     return await drive(len(stores), ops, lambda task: stores[task].set(*pair()))

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from sqlcipher3 import dbapi2 as sqlite
 
 import prontodb
+from benchmarks.contenders import Durability, Promise
 from benchmarks.contenders.sqlite import SCHEMA
 from benchmarks.measure import Findings, Row, Series, sync_time_ms
 from benchmarks.old_sources import FORMATS, RUST, RUST_TABLE, SHARED, SHARED_TABLE
@@ -40,10 +41,10 @@ CHECKOUT = Path(__file__).parents[2]
 PACKAGE = Path(prontodb.__file__).parent
 
 OURS, PLAIN, KEYED = "prontodb migrate", "SQLite's copy alone", "SQLite's copy of each key's newest row, in order"
-PROMISES = {
-    OURS: "tested, judged, journalled, checksummed, read again and synced",
-    PLAIN: "one transaction, synced",
-    KEYED: "one transaction, synced, a unique key",
+NOTES = {
+    OURS: "tested, judged, journalled, checksummed, read again",
+    PLAIN: "one transaction",
+    KEYED: "one transaction, a unique key",
 }
 # Of a child, getrusage(2) tells the most that it or the process it was forked from ever had; this is its own alone.
 WATCHED = """
@@ -237,8 +238,8 @@ def _series(source: Source) -> list[Series]:
         Series(
             race=f"a row of {source.format.name}",
             contender=contender,
-            promise=PROMISES[contender],
-            us=tuple(each * 1e6 / count for each in seconds),
+            promise=Promise(survives=Durability.POWER_LOSS, notes=(NOTES[contender],)),
+            figures=tuple(each * 1e6 / count for each in seconds),
         )
         for contender, seconds in source.seconds.items()
     ]

@@ -30,7 +30,7 @@ SCRIPT = "import sys; from prontodb.cli.main import main; sys.exit(main())"
 class Command:
     """A program that is started anew for each operation."""
 
-    promise = "a process of its own"
+    promise = None
 
     def __init__(self, arguments: list[str], environment: dict[str, str], expected: str) -> None:
         self._arguments, self._environment, self._expected = arguments, environment, expected

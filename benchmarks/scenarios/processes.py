@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from sqlcipher3 import dbapi2 as sqlite
 
 import prontodb
+from benchmarks.contenders import DURABLE
 from benchmarks.contenders.sqlite import SELECT, UPSERT, connect, now_ms
 from benchmarks.measure import Findings, Row, Series, Target, sync_time_ms
 from benchmarks.scenarios.scenario import Scenario
@@ -169,8 +170,8 @@ def _series(taken: Taken, processes: int, seconds: float) -> list[Series]:
         for kind, rounds in taken.items()
     }
     return [
-        Series(race=name, contender=f"prontodb, {OWN}", promise="synced before it is acknowledged", us=us[OWN]),
-        Series(race=name, contender=f"sqlcipher3, {SHARED}", promise="the same", us=us[SHARED]),
+        Series(race=name, contender=f"prontodb, {OWN}", promise=DURABLE, figures=us[OWN]),
+        Series(race=name, contender=f"sqlcipher3, {SHARED}", promise=DURABLE, figures=us[SHARED]),
     ]
 
 

@@ -8,9 +8,10 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, ClassVar
 
 import prontodb
-from benchmarks.contenders import opened
+from benchmarks.contenders import Measured, opened
 from benchmarks.contenders.pronto import Pronto
 from benchmarks.measure import Goal, Race
+from benchmarks.rounds import sets
 from benchmarks.scenarios.scenario import Scenario
 from benchmarks.workload import Workload, drive
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
     from pathlib import Path
 
-    from benchmarks.contenders import Contender
     from benchmarks.measure import Plan, Round
 
 GRANTS = [
@@ -52,6 +52,7 @@ class Plain(Pronto):
             prontodb.open(root, keys=prontodb.KeyFile(key), principal=self.principal)
         )
         self.keystore = await self._stack.enter_async_context(manager.session("agent1", "prod"))
+        self.get, self.set = self.keystore.get, self.keystore.set
         self.uncached = await self._stack.enter_async_context(manager.session("agent1", "prod", mode="read"))
 
 
@@ -80,31 +81,15 @@ class Rated(Plain):
 KINDS = (Plain, Encrypted, Ruled, Rated)
 
 
-class _Measured:
-    def __init__(self, store: Contender, workload: Workload) -> None:
-        self.store, self.workload, self.promise = store, workload, store.promise
-
-
 @asynccontextmanager
-async def arena(folder: Path, plan: Plan) -> AsyncIterator[Mapping[str, _Measured]]:
+async def arena(folder: Path, plan: Plan) -> AsyncIterator[Mapping[str, Measured]]:
     """Open and fill the contenders."""
-    workload = Workload(plan.keys)
-    async with opened(KINDS, folder, workload) as stores:
-        yield {name: _Measured(store, workload) for name, store in stores.items()}
-
-
-def _sets(tasks: int) -> Round:
-    async def run(measured: _Measured, ops: int) -> int:
-        assert isinstance(measured.store, Plain)
-        set_one, pair = measured.store.keystore.set, measured.workload.pair
-        return await drive(tasks, ops, lambda _: set_one(*pair()))
-
-    return run
+    async with opened(KINDS, folder, Workload(plan.keys), plan) as stores:
+        yield stores
 
 
 def _gets(*, hot: bool) -> Round:
-    async def run(measured: _Measured, ops: int) -> int:
-        assert isinstance(measured.store, Plain)
+    async def run(measured: Measured, ops: int) -> int:
         keystore, key = measured.store.keystore if hot else measured.store.uncached, measured.workload.key
         one = measured.workload.keys[0]
         return await drive(1, ops, lambda _: keystore.get(one if hot else key()), pause_every=16)
@@ -125,8 +110,8 @@ SCENARIO = Scenario(
     contenders=KINDS,
     arena=arena,
     races=lambda _plan: (
-        *_races("set, 1 task", 500, _sets(1), (Encrypted, Ruled, Rated)),
-        *_races("set, 100 tasks", 4_000, _sets(100), (Encrypted, Ruled, Rated)),
+        *_races("set, 1 task", 500, sets(1), (Encrypted, Ruled, Rated)),
+        *_races("set, 100 tasks", 4_000, sets(100), (Encrypted, Ruled, Rated)),
         *_races("get, not cached", 5_000, _gets(hot=False), (Encrypted, Ruled)),
         *_races("get, hot", 20_000, _gets(hot=True), (Encrypted, Ruled)),
     ),

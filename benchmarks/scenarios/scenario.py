@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from benchmarks.contenders import missing
-from benchmarks.measure import Findings, Series, run_race
+from benchmarks.measure import Findings, run_race
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -33,14 +33,11 @@ class Scenario:
             return await self.probe(folder, plan)
         assert self.arena is not None
         assert self.races is not None
-        findings = Findings(missing=missing(self.contenders))
+        findings = Findings(missing=missing(self.contenders, plan))
         async with self.arena(folder, plan) as stores:
             for race in self.races(plan):
                 us, controls = await run_race(race, stores, plan, folder)
                 findings.sync_ms += controls
                 findings.rows += [goal.row(race.name, us) for goal in race.goals if goal.other in us]
-                findings.series += [
-                    Series(race=race.name, contender=name, promise=stores[name].promise, us=tuple(taken))
-                    for name, taken in us.items()
-                ]
+                findings.series += [race.series(name, stores[name].promise, taken) for name, taken in us.items()]
         return findings

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import prontodb
-from benchmarks.contenders import DURABLE
+from benchmarks.contenders import DURABLE, Durability, Promise
 from benchmarks.measure import Goal, Race, Target
 from benchmarks.scenarios.scenario import Scenario
 from prontodb.engine.sqlite import opening
@@ -22,12 +22,14 @@ if TYPE_CHECKING:
 
 EXCLUSIVE, SHARED, READ = (f"prontodb, {mode} session" for mode in ("exclusive", "shared", "read"))
 FILE = "the keystore's file alone"
+LOCKED = Promise(survives=Durability.POWER_LOSS, notes=("locked, registered, fenced",))
+PROMISES = {EXCLUSIVE: LOCKED, SHARED: LOCKED, READ: None, FILE: DURABLE}
 
 
 class _Measured:
     """One root with one address, and how it is opened."""
 
-    def __init__(self, manager: prontodb.SessionManager, promise: str) -> None:
+    def __init__(self, manager: prontodb.SessionManager, promise: Promise | None) -> None:
         self.manager, self.promise = manager, promise
 
 
@@ -36,8 +38,7 @@ async def arena(folder: Path, _plan: Plan) -> AsyncIterator[Mapping[str, _Measur
     """Open a root; its keystore stays open in the pool, as it does for an agent that comes and goes."""
     async with prontodb.open(folder / "root", settings=prontodb.Settings()) as manager:
         await manager.create("agent1/prod")
-        own = {name: _Measured(manager, "locked, registered, fenced") for name in (EXCLUSIVE, SHARED)}
-        yield own | {READ: _Measured(manager, "holds nothing"), FILE: _Measured(manager, DURABLE)}
+        yield {name: _Measured(manager, promise) for name, promise in PROMISES.items()}
 
 
 def _sessions(mode: str) -> Round:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.contenders.listing import CONTENDERS
 from benchmarks.listing import SCENARIOS
 
 CHECKOUT = Path(__file__).resolve().parents[3]
@@ -42,12 +43,23 @@ def test_a_quick_run_goes_through_every_scenario_and_cleans_up(tmp_path: Path) -
     assert "no figure of it should be quoted" in table.stdout
 
 
-def test_the_scenarios_can_be_listed(tmp_path: Path) -> None:
-    done = run("--list", folder=tmp_path)
-    assert [line.split()[0] for line in done.stdout.splitlines()] == list(SCENARIOS)
+def test_scenarios_and_contenders_can_be_listed(tmp_path: Path) -> None:
+    scenarios, _, contenders = run("--list", folder=tmp_path).stdout.partition("\n\n")
+    assert [line.split()[0] for line in scenarios.splitlines()] == list(SCENARIOS)
+    assert [line.split()[0] for line in contenders.splitlines()] == list(CONTENDERS)
 
 
-@pytest.mark.parametrize("arguments", [["no-such"], ["--rounds", "0"], ["table"]])
+def test_only_those_that_are_named_take_part_beside_us(tmp_path: Path) -> None:
+    done = run(
+        "gets", "--quick", "--rounds", "1", "--against", "raw-sqlite", "--report", str(tmp_path), folder=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    (scenario,) = json.loads((tmp_path / "benchmarks.json").read_text())["scenarios"]
+    assert {one["contender"] for one in scenario["series"]} == {"prontodb", "prontodb, shared session", "raw SQLite"}
+    assert scenario["missing"] == []
+
+
+@pytest.mark.parametrize("arguments", [["no-such"], ["--against", "raw-sqlite,no-such"], ["--rounds", "0"], ["table"]])
 def test_what_cannot_be_run_is_refused(arguments: list[str], tmp_path: Path) -> None:
     done = run(*arguments, folder=tmp_path)
     assert done.returncode == 2

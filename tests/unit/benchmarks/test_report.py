@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from benchmarks.contenders import DURABLE
 from benchmarks.machine import describe
 from benchmarks.measure import Findings, Row, Series, Target
 from benchmarks.report import control_text, figure, markdown, rows_in, rows_text, scenario_json, series_text
@@ -13,13 +14,13 @@ ROWS = [
     Row(what="memory", unit="KiB", figures=(146.4,), target=Target(relation="<=", limit=200)),
     Row(what="failed transactions", unit="", figures=(0.0, 0.0)),
 ]
-SERIES = [Series(race="sets", contender="ours", promise="synced", us=(20.0, 10.0, 30.0))]
+SERIES = [Series(race="sets", contender="ours", promise=DURABLE, figures=(20.0, 10.0, 30.0), axis="tasks", at=1)]
 
 
 def results(folder: Path) -> dict[str, Any]:
     found = Findings(rows=ROWS, series=SERIES, missing=["lmdb: not installed"], sync_ms=[0.25, 0.5])
     return {
-        "format": 1,
+        "format": 2,
         "at": "2025-01-02T03:04:05+00:00",
         "command": "python -m benchmarks sets",
         "quick": False,
@@ -43,9 +44,20 @@ def test_the_json_holds_every_figure_and_the_verdict(tmp_path: Path) -> None:
         "reached": 0.7,
         "spread": [0.6, 0.8],
         "verdict": "met",
+        "why_missed": "",
     }
-    assert scenario["series"][0]["us"] == [20.0, 10.0, 30.0]
-    assert scenario["series"][0]["median_us"] == 20.0
+    assert scenario["series"][0] == {
+        "race": "sets",
+        "contender": "ours",
+        "survives": "power loss",
+        "promise": "survives power loss",
+        "unit": "us",
+        "figures": [20.0, 10.0, 30.0],
+        "median": 20.0,
+        "family": "",
+        "axis": "tasks",
+        "at": 1,
+    }
     assert scenario["sync_ms"] == [0.25, 0.5]
 
 
