@@ -1,5 +1,6 @@
-# Set up the development environment of this checkout and print the path of its Python; talk goes to stderr.
-# Used as `python=$(sh ops/setup.sh)` by ops/test and ops/demo. Here we only look for a Python; ops/setup.py does the work.
+# Set up an environment of this checkout and print the path of its Python; talk goes to stderr.
+# Used as `python=$(sh ops/setup.sh)` by ops/test and ops/demo, and as `sh ops/setup.sh bench` by ops/bench.
+# Here we only look for a Python; ops/setup.py does the work.
 set -eu
 
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd -P)
@@ -14,7 +15,7 @@ fits() {
 
 for candidate in ${PYTHON:-python3 python3.13 python3.12 python3.11}; do
     if fits "$candidate"; then
-        exec "$candidate" "$root/ops/setup.py"
+        exec "$candidate" "$root/ops/setup.py" "$@"
     fi
 done
 

@@ -37,7 +37,7 @@ def test_everything_we_install_is_pinned() -> None:
     assert [line for line in pins if not PIN.fullmatch(line)] == []
 
     groups = PYPROJECT["dependency-groups"]
-    wanted = {package(text) for text in PROJECT["dependencies"] + groups["test"] + groups["lint"]}
+    wanted = {package(text) for text in PROJECT["dependencies"] + groups["test"] + groups["lint"] + groups["bench"]}
     assert wanted - {package(line) for line in pins} == set()
 
 
