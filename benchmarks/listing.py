@@ -12,6 +12,7 @@ from benchmarks.scenarios import (
     one_shot,
     processes,
     protection,
+    relaxed_sets,
     sessions,
     upkeep,
 )
@@ -21,6 +22,7 @@ SCENARIOS: dict[str, Scenario] = {
     scenario.name: scenario
     for scenario in (
         durable_sets.SCENARIO,
+        relaxed_sets.SCENARIO,
         many_addresses.SCENARIO,
         gets.SCENARIO,
         sessions.SCENARIO,

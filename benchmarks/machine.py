@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+import re
+import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -11,7 +13,21 @@ from pathlib import Path
 import prontodb
 from prontodb.storage.connection import LIBRARY_VERSION
 
-PACKAGES = ("aiosqlite", "anyio", "diskcache", "lmdb", "sqlcipher3")
+PACKAGES = (
+    "agentfs-sdk",
+    "aiosqlite",
+    "anyio",
+    "diskcache",
+    "langgraph-checkpoint-sqlite",
+    "lmdb",
+    "py-key-value-aio",
+    "pyturso",
+    "redis",
+    "rocksdict",
+    "sqlcipher3",
+    "sqlitedict",
+)
+REDIS_SERVER = "redis-server"
 IN_MEMORY = ("tmpfs", "ramfs")
 
 
@@ -27,7 +43,11 @@ def describe(folder: Path) -> dict[str, object]:
         "implementation": sys.implementation.name,
         "prontodb": prontodb.__version__,
         "sqlite": LIBRARY_VERSION,
-        "packages": {name: version for name in PACKAGES if (version := _version(name)) is not None},
+        "packages": {
+            name: version
+            for name, version in (*((name, _version(name)) for name in PACKAGES), (REDIS_SERVER, _redis_version()))
+            if version is not None
+        },
     }
 
 
@@ -36,6 +56,15 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
+
+
+def _redis_version() -> str | None:
+    try:
+        done = subprocess.run([REDIS_SERVER, "--version"], stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    except OSError:
+        return None
+    found = re.search(r"v=(\S+)", done.stdout.decode())
+    return found and found[1]
 
 
 def _processor() -> str:

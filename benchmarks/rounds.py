@@ -35,6 +35,19 @@ def sets(tasks: int) -> Round:
     return run
 
 
+def batches(tasks: int) -> Round:
+    """Return a round of transactions of `tasks` sets each: what as many tasks that share commits can reach at most."""
+
+    async def run(measured: Measured, ops: int) -> int:
+        store, pair = measured.store, measured.workload.pair
+        rounds = max(1, ops // tasks)
+        for _ in range(rounds):
+            store.set_batch([pair() for _ in range(tasks)])
+        return rounds * tasks
+
+    return run
+
+
 async def _many(
     store: Any, tasks: int, ops: int, call: Callable[..., Any], arguments: Callable[[], tuple[str, ...]], **how: int
 ) -> int:

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib.util import find_spec
+from shutil import which
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from benchmarks.workload import Workload
@@ -47,6 +48,11 @@ DURABLE = Promise(survives=Durability.POWER_LOSS)
 RELAXED = Promise(survives=Durability.PROCESS_CRASH)
 
 
+def few_keys(count: int) -> str:
+    """Return what a promise says of a store that is filled with so many keys only."""
+    return f"holds {count:,} keys at most, as filling it is slow"
+
+
 class Contender:
     """Opened in a folder of its own by `opened`, and filled with keys before anything is measured.
 
@@ -62,6 +68,8 @@ class Contender:
     """Modules that must be importable."""
     package: ClassVar[str] = ""
     """What to install to have them."""
+    programs: ClassVar[tuple[str, ...]] = ()
+    """Programs that must be found on the path; Debian's packages have the same names."""
     most_keys: ClassVar[int | None] = None
     """So many keys at most are filled, in its favour, where filling takes too long; its promise says so."""
 
@@ -71,8 +79,11 @@ class Contender:
     @classmethod
     def why_missing(cls) -> str | None:
         """Return why it cannot take part here and what would help; None when it can."""
-        absent = [module for module in cls.needs if find_spec(module) is None]
-        return f"not installed (pip install {cls.package or absent[0]})" if absent else None
+        if absent := [module for module in cls.needs if not _is_there(module)]:
+            return f"not installed (pip install {cls.package or absent[0]})"
+        if absent := [program for program in cls.programs if which(program) is None]:
+            return f"not installed (apt-get install {absent[0]})"
+        return None
 
     async def open(self, folder: Path) -> None:
         """Open the store in an empty folder."""
@@ -85,6 +96,13 @@ class Contender:
     async def close(self) -> None:
         """Close the store and whatever was started for it."""
         raise NotImplementedError
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False  # not even the package around it
 
 
 def slug(name: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from benchmarks.contenders import peers, pronto, slug, sqlite
+from benchmarks.contenders import agents, peers, pronto, redis_server, slug, sqlite
 
 if TYPE_CHECKING:
     from benchmarks.contenders import Contender
@@ -22,5 +22,15 @@ CONTENDERS: dict[str, type[Contender]] = {
         sqlite.AiosqliteNaive,
         peers.Diskcache,
         peers.Lmdb,
+        peers.Rocksdict,
+        peers.RocksdictSynced,
+        peers.Sqlitedict,
+        agents.PyKeyValueDisk,
+        agents.PyKeyValueRocksdb,
+        agents.PyKeyValueFiletree,
+        agents.Agentfs,
+        agents.Langgraph,
+        redis_server.RedisAlways,
+        redis_server.RedisEverysec,
     )
 }

@@ -1,11 +1,14 @@
-"""Other stores people would pick; none is a dependency of ours, and those not installed are said to be missing."""
+"""Other stores inside one's own process, called on the event loop's thread; those not installed are said to be missing.
+
+None is a dependency of ours. What they promise was counted by the scenario `syncs` and tested by killing a writer.
+"""
 
 from __future__ import annotations
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.contenders import Contender, Durability, Promise
+from benchmarks.contenders import Contender, Durability, Promise, few_keys
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,7 +18,7 @@ LMDB_MAP_BYTES = 1024 * 1024 * 1024
 
 
 class Diskcache(Contender):
-    """diskcache.Cache with its default settings, called on the event loop's thread."""
+    """diskcache.Cache with its default settings: WAL without a sync per commit."""
 
     name = "diskcache"
     promise = Promise(survives=Durability.PROCESS_CRASH, blocks=True)
@@ -46,7 +49,7 @@ class Diskcache(Contender):
 
 
 class Lmdb(Contender):
-    """lmdb with synced commits and a read transaction per get, called on the event loop's thread."""
+    """lmdb with synced commits and a read transaction per get."""
 
     name = "lmdb"
     promise = Promise(survives=Durability.POWER_LOSS, blocks=True)
@@ -76,3 +79,84 @@ class Lmdb(Contender):
         """Store one pair in a transaction of its own."""
         with self._environment.begin(write=True) as transaction:
             transaction.put(key.encode(), value.encode())
+
+
+class Rocksdict(Contender):
+    """rocksdict.Rdict with its default options: RocksDB's log is written by every set, and synced by none."""
+
+    name = "rocksdict"
+    promise = Promise(survives=Durability.PROCESS_CRASH, blocks=True)
+    needs = ("rocksdict",)
+
+    def __init__(self) -> None:
+        self._rocksdict: Any = None
+        self._db: Any = None
+
+    async def open(self, folder: Path) -> None:
+        self._rocksdict = import_module("rocksdict")
+        self._db = self._rocksdict.Rdict(str(folder / "rocks"))
+        options = self._rocksdict.WriteOptions()
+        options.sync = self.promise.survives is Durability.POWER_LOSS
+        self._db.set_write_options(options)
+
+    async def fill(self, pairs: Sequence[tuple[str, str]]) -> None:
+        batch = self._rocksdict.WriteBatch()
+        for key, value in pairs:
+            batch.put(key, value)
+        self._db.write(batch)
+
+    async def close(self) -> None:
+        self._db.close()
+
+    def get(self, key: str) -> str | None:
+        """Return a value."""
+        value: str | None = self._db.get(key)
+        return value
+
+    def set(self, key: str, value: str) -> None:
+        """Store one pair."""
+        self._db[key] = value
+
+
+class RocksdictSynced(Rocksdict):
+    """The same with `WriteOptions.sync`."""
+
+    name = "rocksdict, synced"
+    promise = Promise(survives=Durability.POWER_LOSS, blocks=True)
+
+
+class Sqlitedict(Contender):
+    """sqlitedict.SqliteDict with autocommit, which waits for the commit; it sets `synchronous=OFF` and nothing else."""
+
+    name = "sqlitedict"
+    most_keys = 10_000
+    promise = Promise(
+        survives=Durability.PROCESS_CRASH,
+        blocks=True,
+        notes=("a power loss may corrupt the file: synchronous=OFF", few_keys(most_keys)),
+    )
+    needs = ("sqlitedict",)
+
+    def __init__(self) -> None:
+        self._dict: Any = None
+
+    async def open(self, folder: Path) -> None:
+        # Its default is to note the caller's stack for each statement, for messages that nobody will read here.
+        self._dict = import_module("sqlitedict").SqliteDict(
+            str(folder / "sqlitedict.db"), autocommit=True, outer_stack=False
+        )
+
+    async def fill(self, pairs: Sequence[tuple[str, str]]) -> None:
+        self._dict.update(pairs)
+
+    async def close(self) -> None:
+        self._dict.close()
+
+    def get(self, key: str) -> str | None:
+        """Return a value."""
+        value: str | None = self._dict.get(key)
+        return value
+
+    def set(self, key: str, value: str) -> None:
+        """Store one pair."""
+        self._dict[key] = value

@@ -129,6 +129,13 @@ class _Aiosqlite(Contender):
     async def close(self) -> None:
         await self.db.close()
 
+    async def get(self, key: str) -> str | None:
+        """Return a value in three trips."""
+        cursor = await self.db.execute(SELECT, (key, now_ms()))
+        row = await cursor.fetchone()
+        await cursor.close()
+        return None if row is None else cast("str", row[0])
+
 
 class AiosqliteCommitEach(_Aiosqlite):
     """Every set commits by itself, in one trip to the thread: the correct form, as fast as it can be written."""
@@ -162,13 +169,6 @@ class AiosqliteNaive(_Aiosqlite):
         """Execute, then commit whatever has come together."""
         await self.db.execute(UPSERT, (key, value, now_ms()))
         await self.db.commit()
-
-    async def get(self, key: str) -> str | None:
-        """Return a value in three trips."""
-        cursor = await self.db.execute(SELECT, (key, now_ms()))
-        row = await cursor.fetchone()
-        await cursor.close()
-        return None if row is None else cast("str", row[0])
 
 
 class AiosqliteMany:

@@ -6,11 +6,13 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from benchmarks.contenders import Measured, opened
-from benchmarks.contenders.peers import Lmdb
+from benchmarks.contenders.agents import Agentfs, Langgraph, PyKeyValueFiletree
+from benchmarks.contenders.peers import Lmdb, RocksdictSynced
 from benchmarks.contenders.pronto import Pronto
+from benchmarks.contenders.redis_server import RedisAlways
 from benchmarks.contenders.sqlite import AiosqliteCommitEach, AiosqliteNaive, Raw
 from benchmarks.measure import Goal, Race, Target
-from benchmarks.rounds import sets
+from benchmarks.rounds import batches, sets
 from benchmarks.scenarios.scenario import Scenario
 from benchmarks.workload import Workload
 
@@ -18,9 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
 
-    from benchmarks.measure import Plan, Round
+    from benchmarks.measure import Plan
 
-KINDS = (Pronto, Raw, AiosqliteCommitEach, AiosqliteNaive, Lmdb)
+PEERS = (Lmdb, RocksdictSynced, RedisAlways, Agentfs, Langgraph, PyKeyValueFiletree)
+KINDS = (Pronto, Raw, AiosqliteCommitEach, AiosqliteNaive, *PEERS)
 
 
 @asynccontextmanager
@@ -28,20 +31,6 @@ async def arena(folder: Path, plan: Plan) -> AsyncIterator[Mapping[str, Measured
     """Open and fill the contenders."""
     async with opened(KINDS, folder, Workload(plan.keys), plan) as stores:
         yield stores
-
-
-def _raw(batch: int) -> Round:
-    """Return a round of transactions of `batch` upserts each: what as many tasks can reach at most."""
-
-    async def run(measured: Measured, ops: int) -> int:
-        store, pair = measured.store, measured.workload.pair
-        assert isinstance(store, Raw)
-        batches = max(1, ops // batch)
-        for _ in range(batches):
-            store.set_batch([pair() for _ in range(batch)])
-        return batches * batch
-
-    return run
 
 
 def _race(tasks: int) -> Race:
@@ -53,11 +42,12 @@ def _race(tasks: int) -> Race:
     return Race(
         name=f"durable sets, {tasks:,} task{'s' * (tasks > 1)}, one address",
         ops=200 if tasks == 1 else tasks * 3,
-        runners={kind.name: sets(tasks) for kind in KINDS} | ({} if tasks == 1 else {Raw.name: _raw(tasks)}),
+        runners={kind.name: sets(tasks) for kind in KINDS} | ({} if tasks == 1 else {Raw.name: batches(tasks)}),
         goals=(
             Goal(subject=ours, other=Raw.name, target=target(0.55)),
             Goal(subject=ours, other=AiosqliteCommitEach.name, target=target(5)),
             Goal(subject=ours, other=AiosqliteNaive.name, target=target(1.2)),
+            *(Goal(subject=ours, other=kind.name) for kind in PEERS),
         ),
         family="durable sets, one address",
         axis="tasks",

@@ -6,8 +6,10 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from benchmarks.contenders import Measured, opened
-from benchmarks.contenders.peers import Diskcache, Lmdb
+from benchmarks.contenders.agents import Agentfs, Langgraph, PyKeyValueDisk, PyKeyValueFiletree, PyKeyValueRocksdb
+from benchmarks.contenders.peers import Diskcache, Lmdb, Rocksdict, Sqlitedict
 from benchmarks.contenders.pronto import Pronto, ProntoShared
+from benchmarks.contenders.redis_server import RedisEverysec
 from benchmarks.contenders.sqlite import AiosqliteNaive, Raw
 from benchmarks.measure import Goal, Race, Target
 from benchmarks.rounds import gets
@@ -20,7 +22,19 @@ if TYPE_CHECKING:
 
     from benchmarks.measure import Plan
 
-PEERS = (Raw, AiosqliteNaive, Diskcache, Lmdb)
+# How sets are synced is no matter to a get: of those that come in both ways, one.
+RECORDED = (
+    Rocksdict,
+    RedisEverysec,
+    PyKeyValueDisk,
+    PyKeyValueRocksdb,
+    PyKeyValueFiletree,
+    Agentfs,
+    Langgraph,
+    Sqlitedict,
+)
+"""Those that no target names."""
+PEERS = (Raw, AiosqliteNaive, Diskcache, Lmdb, *RECORDED)
 KINDS = (Pronto, ProntoShared, *PEERS)
 
 
@@ -44,6 +58,7 @@ def _hot() -> Race:
             Goal(subject=ours, other=Raw.name, by="time", target=Target(relation="<=", limit=0.5)),
             Goal(subject=ours, other=Diskcache.name, target=Target(relation=">=", limit=1)),
             Goal(subject=ours, other=Lmdb.name, target=Target(relation=">=", limit=1)),
+            *(Goal(subject=ours, other=kind.name) for kind in RECORDED),
         ),
     )
 
@@ -58,7 +73,7 @@ def _race(tasks: int) -> Race:
             Goal(subject=ours, other=Raw.name, by="time", target=Target(relation="<=", limit=2.5)),
             Goal(subject=ours, other=AiosqliteNaive.name, target=Target(relation=">=", limit=15)),
             Goal(subject=ours, other=Diskcache.name, target=Target(relation=">=", limit=1)),
-            Goal(subject=ours, other=Lmdb.name),
+            *(Goal(subject=ours, other=kind.name) for kind in (Lmdb, *RECORDED)),
         ),
         family="get, not cached",
         axis="tasks",

@@ -1,11 +1,14 @@
 """What a report says is what was measured."""
 
 import json
+from importlib.metadata import version
 from pathlib import Path
+from shutil import which
 from typing import Any
 
 from benchmarks.contenders import DURABLE
-from benchmarks.machine import describe
+from benchmarks.contenders.listing import CONTENDERS
+from benchmarks.machine import PACKAGES, describe
 from benchmarks.measure import Findings, Row, Series, Target
 from benchmarks.report import control_text, figure, markdown, rows_in, rows_text, scenario_json, series_text
 
@@ -66,6 +69,15 @@ def test_the_machine_is_described_without_naming_host_or_folders(tmp_path: Path)
     assert facts["cores"]
     assert facts["sqlite"]
     assert str(tmp_path) not in json.dumps(facts)
+
+
+def test_the_versions_of_all_that_take_part_are_recorded(tmp_path: Path) -> None:
+    packages = describe(tmp_path)["packages"]
+    assert isinstance(packages, dict)
+    assert packages["aiosqlite"] == version("aiosqlite")
+    assert ("redis-server" in packages) == (which("redis-server") is not None)
+    peers = {(kind.package or kind.needs[0]).partition("[")[0] for kind in CONTENDERS.values() if kind.needs}
+    assert peers <= set(PACKAGES)
 
 
 def test_the_table_is_written_from_the_json(tmp_path: Path) -> None:
