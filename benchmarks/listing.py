@@ -14,6 +14,7 @@ from benchmarks.scenarios import (
     protection,
     relaxed_sets,
     sessions,
+    syncs,
     upkeep,
 )
 from benchmarks.scenarios.scenario import Scenario
@@ -23,6 +24,7 @@ SCENARIOS: dict[str, Scenario] = {
     for scenario in (
         durable_sets.SCENARIO,
         relaxed_sets.SCENARIO,
+        syncs.SCENARIO,
         many_addresses.SCENARIO,
         gets.SCENARIO,
         sessions.SCENARIO,
