@@ -463,32 +463,26 @@ class Keystore:
         if not self._writes:
             self._check_writes()
         cache = self._cache
-        if cache is None:
-            return await self._applied(ops)
-        keys = [op.key for op in ops]
-        cache.begin(keys)
+        keys = () if cache is None else [op.key for op in ops]
+        if cache is not None:
+            cache.begin(keys)
         try:
-            receipt = await self._applied(ops)
+            receipt = await self._keyspace.apply(ops, self._fence)
         except BaseException as error:
-            if outcome_is_unknown(error):
-                cache.lose()
-            else:
-                cache.end(keys)
+            if cache is not None:
+                if outcome_is_unknown(error):
+                    cache.lose()
+                else:
+                    cache.end(keys)
+            if isinstance(error, FencedError):
+                self.close(error)  # once out, always out
+            if isinstance(error, ClosedError) and self._ended is not None:
+                # Withdrawn when the session ended under it: what ended the session is what its caller has to know.
+                raise self._ended.copy() from None
             raise
-        cache.end(keys)
+        if cache is not None:
+            cache.end(keys)
         return receipt
-
-    async def _applied(self, ops: Sequence[Op]) -> Receipt:
-        try:
-            return await self._keyspace.apply(ops, self._fence)
-        except FencedError as error:
-            self.close(error)  # once out, always out
-            raise
-        except ClosedError:
-            if self._ended is None:
-                raise
-            # Withdrawn when the session ended under it: what ended the session is what its caller has to know.
-            raise self._ended.copy() from None
 
     async def _update(self, key: str, decide: Callable[[Entry | None], Op | None]) -> Receipt | None:
         """Read, decide, write on condition that nothing changed; again when something did, up to the deadline."""

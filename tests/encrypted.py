@@ -54,13 +54,13 @@ def join() -> None:
 
 def install() -> None:
     """Have every layout that names no keys of its own bring those of the environment; note what is written."""
-    plain, judged = layouts.Layout.__init__, writing.Group._row
+    plain, judged = layouts.Layout.__init__, writing.Group._staged
 
     def sealed(self: layouts.Layout, root: str, keys: layouts.Keys | None = None, sandbox: str | None = None) -> None:
         source = KeyFile(os.environ[KEY_FILE])
         plain(self, root, keys or Keyring(root, source, encrypts_new=True), sandbox)
 
-    def noted(self: writing.Group, op: Op, revision: int) -> writing.Row:
+    def noted(self: writing.Group, op: Op, revision: int) -> tuple[writing.Row, str]:
         for word in (op.key, op.value or ""):
             # The name of an address is no secret: its folder is called so.
             if len(word) >= SHORTEST_WORD and "/" not in word and len(_words) < MOST_WORDS:
@@ -68,7 +68,7 @@ def install() -> None:
         return judged(self, op, revision)
 
     layouts.Layout.__init__ = sealed  # type: ignore[method-assign]
-    writing.Group._row = noted  # type: ignore[method-assign]
+    writing.Group._staged = noted  # type: ignore[method-assign]
     _look_behind_seals()
 
 

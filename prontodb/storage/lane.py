@@ -61,6 +61,10 @@ class _Runner:
         """Nothing to close: keystores close their own connections, on this thread."""
 
 
+current_loop = asyncio._get_running_loop
+"""Returns the running loop, None without one, and in the child of a fork until it runs one of its own."""
+
+
 def running_loop() -> asyncio.AbstractEventLoop:
     """Return the running asyncio loop; `UnsupportedBackendError` on any other backend."""
     try:

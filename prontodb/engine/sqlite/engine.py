@@ -25,7 +25,7 @@ from prontodb.log import event
 from prontodb.model.operation import frees_room
 from prontodb.storage import connection as sqlite
 from prontodb.storage import reserve
-from prontodb.storage.lane import CancelledError, Future, Lane, outlast, running_loop
+from prontodb.storage.lane import CancelledError, Future, Lane, current_loop, outlast, running_loop
 from prontodb.storage.lock import TRIES
 
 if TYPE_CHECKING:
@@ -361,7 +361,7 @@ class SqliteKeyspace:
     async def _store(self) -> OpenKeystore:
         """Return the open store: the one at hand, or after it was closed for others, opened again."""
         engine, store = self._engine, self._current
-        if engine._pid != os.getpid() or engine.loop is not running_loop():
+        if engine.loop is not current_loop():
             engine.check_usable()
         if store.closed or not engine._open:
             self._current = store = await engine.store(self._address, self._identity)
@@ -370,7 +370,7 @@ class SqliteKeyspace:
     async def read(self, keys: Sequence[str]) -> list[Entry | None]:
         """See `Keyspace.read`."""
         engine, store = self._engine, self._current
-        if engine._pid != os.getpid() or engine.loop is not running_loop():
+        if engine.loop is not current_loop():
             engine.check_usable()
         if store.closed or not engine._open:
             store = await self._store()
@@ -378,6 +378,8 @@ class SqliteKeyspace:
         now_ms, most = self._clock.wall_ms(), self._max_read_bytes
         if self._inline and len(keys) <= INLINE_ROWS:
             try:
+                if len(keys) == 1:
+                    return [store.read_inline(lambda connection: transactions.read_one(connection, keys[0], now_ms))]
                 return store.read_inline(lambda connection: transactions.read(connection, keys, now_ms, most))
             except BusyError:
                 if store.read_only:
@@ -408,7 +410,7 @@ class SqliteKeyspace:
     async def apply(self, ops: Sequence[Op], fence: Fence) -> Receipt:
         """See `Keyspace.apply`."""
         engine, store = self._engine, self._current
-        if engine._pid != os.getpid() or engine.loop is not running_loop():
+        if engine.loop is not current_loop():
             engine.check_usable()
         if store.closed or not engine._open:
             store = await self._store()

@@ -52,9 +52,11 @@ def entry_of(row: Sequence[object]) -> Entry:
 
 def read_one(connection: Connection, key: str, now_ms: int) -> Entry | None:
     """Return the live entry of `key`, or None."""
-    row = one(connection, _ONE, (key,))
-    if row is None:
+    # A key has one row at most: its statement is at its end, and holds no snapshot, once all of it is fetched.
+    found = connection.point.execute(_ONE, (key,)).fetchall()
+    if not found:
         return None
+    row = found[0]
     # Checked before its expiry is believed: else a damaged expiry would make a live entry vanish in silence.
     entry = entry_of(row)
     return None if row[4] is not None and row[4] <= now_ms else entry

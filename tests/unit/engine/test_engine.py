@@ -101,7 +101,7 @@ async def test_many_addresses_at_once_stay_within_the_pool(manager: SessionManag
 
     async def work(number: int) -> None:
         nonlocal most
-        async with manager.session("agent", f"c{number}") as ks:
+        async with manager.session("agent", f"c{number}", wait=PATIENCE_S) as ks:
             for step in range(3):
                 await ks.set("a", str(step))
                 most = max(most, engine.open_keystores)

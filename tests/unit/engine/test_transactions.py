@@ -77,9 +77,10 @@ DAMAGE = {
 @pytest.mark.parametrize(("column", "text"), [(column, text) for column in DAMAGE for text in DAMAGE[column]])
 def test_a_change_to_any_column_is_noticed_by_every_read(store: Store, column: str, text: str) -> None:
     store.apply(Op("key", "value", ttl_ms=100_000), Op("sound", "1"))
-    kept = store.rows("SELECT * FROM kvstore WHERE id = 1")[0]
-    store.tamper(f"UPDATE kvstore SET {column} = {text} WHERE id = 1")
-    asked = store.rows("SELECT namespace_key FROM kvstore WHERE id = 1")[0][0]
+    number = store.rows("SELECT id FROM kvstore WHERE namespace_key = 'key'")[0][0]
+    kept = store.rows(f"SELECT * FROM kvstore WHERE id = {number}")[0]
+    store.tamper(f"UPDATE kvstore SET {column} = {text} WHERE id = {number}")
+    asked = store.rows(f"SELECT namespace_key FROM kvstore WHERE id = {number}")[0][0]
     with pytest.raises(CorruptError):
         transactions.read(store.connection, [asked], NOW)
     with pytest.raises(CorruptError):
@@ -89,7 +90,7 @@ def test_a_change_to_any_column_is_noticed_by_every_read(store: Store, column: s
     assert len(report) == 1
     assert transactions.read(store.connection, ["sound"], NOW)[0] is not None
     assignments = ", ".join(f"{name} = ?" for name in COLUMNS)
-    store.rows(f"UPDATE kvstore SET {assignments} WHERE id = 1", tuple(kept[1:]))
+    store.rows(f"UPDATE kvstore SET {assignments} WHERE id = {number}", tuple(kept[1:]))
 
 
 def test_an_entry_that_never_expires_does_not_vanish_when_its_expiry_is_damaged(store: Store) -> None:
