@@ -259,7 +259,10 @@ class Keystore:
         `ttl`: seconds, text like '15m', 'never', or None for the namespace's default lifetime (none if it has none).
         `expect`: raise `RevisionConflictError` unless the entry is at this revision (0: absent).
         """
-        op = Op(self._key(key), check_value(value, self._limits.max_value_bytes), lifetime_ms(ttl), _revision(expect))
+        # None is what most sets are given, and each call into Python counts here.
+        lifetime = INHERIT if ttl is None else lifetime_ms(ttl)
+        wanted = None if expect is None else _revision(expect)
+        op = Op(self._key(key), check_value(value, self._limits.max_value_bytes), lifetime, wanted)
         return (await self._write((op,))).revision
 
     async def set_many(self, values: Mapping[str, str], *, ttl: Ttl = None) -> int:
@@ -425,8 +428,10 @@ class Keystore:
             self._gate.check(right, prefix, is_prefix=True)
 
     def _key(self, key: object) -> str:
-        if self._ended is not None or self._guard is not None:
+        if self._ended is not None:
             self._check_open()
+        if self._guard is not None:
+            self._guard()
         return check_key(key, self._limits.max_key_bytes)
 
     def _check_batch(self, count: int) -> None:

@@ -107,7 +107,9 @@ class _Opened(sqlite.Connection):  # type: ignore[misc]
 
     def close(self) -> None:
         """Close the file. The cursor goes first: it names its connection, and neither would ever be freed."""
-        self.point = None
+        if self.point is not None:
+            self.point.close()
+            self.point = None
         super().close()
 
 

@@ -73,11 +73,49 @@ def running_loop() -> asyncio.AbstractEventLoop:
         raise UnsupportedBackendError("ProntoDB runs on asyncio only: use asyncio.run or anyio.run") from error
 
 
-class Lane:
-    """One worker thread. Functions handed to it run in order, one at a time, each as short as one transaction."""
+class Mailbox:
+    """What threads have to tell a loop, which is woken once for all that comes while it is busy.
 
-    def __init__(self) -> None:
+    To wake it is a system call, and gives the interpreter's lock away.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._letters: deque[tuple[Callable[..., object], tuple[object, ...]]] = deque()
+        self._is_coming = False
+
+    def put(self, call: Callable[..., object], arguments: tuple[object, ...]) -> None:
+        """From any thread: have the loop call `call`; nothing when the loop is closed and nobody waits."""
+        self._letters.append((call, arguments))
+        # Set back before the letters are read: one that finds it set is read, or comes after that and wakes the loop.
+        if not self._is_coming:
+            self._is_coming = True
+            try:
+                self._loop.call_soon_threadsafe(self._deliver)
+            except RuntimeError:
+                return
+
+    def _deliver(self) -> None:
+        self._is_coming = False
+        # What comes meanwhile waits for the next tick: others are to have their turn as well.
+        for _ in range(len(self._letters)):
+            call, arguments = self._letters.popleft()
+            try:
+                call(*arguments)
+            except Exception as error:  # noqa: BLE001 - a bug of ours must not keep the others from theirs
+                said = "a lane's result could not be handed over"
+                self._loop.call_exception_handler({"message": said, "exception": error})
+
+
+class Lane:
+    """One worker thread. Functions handed to it run in order, one at a time, each as short as one transaction.
+
+    Lanes of one loop share a `mailbox`; without one, a lane has its own.
+    """
+
+    def __init__(self, mailbox: Mailbox | None = None) -> None:
         self.loop = running_loop()
+        self._mailbox = mailbox or Mailbox(self.loop)
         self._connection: aiosqlite.Connection | None = None
         self._waiting: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._turn: asyncio.Task[None] | None = None
@@ -141,10 +179,7 @@ class Lane:
 
     def tell(self, call: Callable[..., object], *arguments: object) -> None:
         """From the lane's thread: have the loop call `call`; nothing when the loop is closed and nobody waits."""
-        try:
-            self.loop.call_soon_threadsafe(call, *arguments)
-        except RuntimeError:
-            return
+        self._mailbox.put(call, arguments)
 
     async def _drain(self) -> None:
         try:

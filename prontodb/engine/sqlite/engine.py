@@ -25,7 +25,7 @@ from prontodb.log import event
 from prontodb.model.operation import frees_room
 from prontodb.storage import connection as sqlite
 from prontodb.storage import reserve
-from prontodb.storage.lane import CancelledError, Future, Lane, current_loop, outlast, running_loop
+from prontodb.storage.lane import CancelledError, Future, Lane, Mailbox, current_loop, outlast, running_loop
 from prontodb.storage.lock import TRIES
 
 if TYPE_CHECKING:
@@ -67,15 +67,16 @@ class SqliteEngine:
         self._layout = lifecycle.layout
         self._max_descriptors = max_descriptors
         self._reserved = 0  # of the descriptors, those of sessions
-        self._lanes = [Lane() for _ in range(settings.lane_count)]
-        self._side_lanes = [Lane() for _ in range(SIDE_LANES)]
+        self._pid, self.loop = os.getpid(), running_loop()
+        mailbox = Mailbox(self.loop)
+        self._lanes = [Lane(mailbox) for _ in range(settings.lane_count)]
+        self._side_lanes = [Lane(mailbox) for _ in range(SIDE_LANES)]
         self._next_lane = 0
         self._tick = 0
         self._stores: dict[Address, OpenKeystore] = {}
         self._opening: dict[Address, Future[OpenKeystore]] = {}
         self._admitted = 0  # of the pool's places, those taken by keystores that are just being opened
         self._closing: set[Future[None]] = set()
-        self._pid, self.loop = os.getpid(), running_loop()
         self._open = True
 
     @property

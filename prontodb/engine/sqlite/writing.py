@@ -493,8 +493,8 @@ def transact(connection: Connection, target: Target, now_ms: int, work: Callable
     committing = False
     try:
         cursor = connection.cursor()
-        cursor.execute("BEGIN IMMEDIATE")
         try:
+            cursor.execute("BEGIN IMMEDIATE")
             group = Group(connection, cursor, target, now_ms)
             result = work(group)
             if group.journal or group.changed:
@@ -510,6 +510,7 @@ def transact(connection: Connection, target: Target, now_ms: int, work: Callable
         finally:
             if connection.in_transaction:
                 connection.execute("ROLLBACK").close()
+            # The traceback of an error keeps it, and a statement that is left keeps the file open past its closing.
             cursor.close()
     except sqlite.ERRORS as error:
         failure = sqlite.translated(error, target.path)

@@ -15,7 +15,7 @@ import pytest
 
 from prontodb.errors import ClosedError, UnavailableError, UnsupportedBackendError
 from prontodb.storage import lane as lane_module
-from prontodb.storage.lane import Lane, outlast, running_loop
+from prontodb.storage.lane import Lane, Mailbox, outlast, running_loop
 from tests.managing import PATIENCE_S, environment, program, ran, threads, until
 
 
@@ -329,3 +329,54 @@ asyncio.run(main())
 def test_a_thread_that_cannot_start_is_a_typed_error_for_all_who_wait() -> None:
     name = UnavailableError.__name__
     assert ran(NO_THREADS) == f"{name} {name} {name} then it works\n"
+
+
+# The mailbox
+
+
+async def test_a_loop_gets_every_letter_once_and_those_of_a_thread_in_order() -> None:
+    each, senders = 2_000, 4
+    got: list[tuple[int, int]] = []
+    mailbox = Mailbox(running_loop())
+
+    def send(sender: int) -> None:
+        for number in range(each):
+            mailbox.put(got.append, ((sender, number),))
+
+    await asyncio.gather(*(asyncio.to_thread(send, sender) for sender in range(senders)))
+    await until(lambda: len(got) >= each * senders)
+    for sender in range(senders):
+        assert [number for who, number in got if who == sender] == list(range(each))
+
+
+async def test_a_busy_loop_is_woken_once_for_many_letters(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = running_loop()
+    mailbox, wake = Mailbox(loop), loop.call_soon_threadsafe
+    got: list[int] = []
+    wakes: list[object] = []
+
+    def counted(call: Any, *arguments: Any) -> asyncio.Handle:
+        wakes.append(call)
+        return wake(call, *arguments)
+
+    monkeypatch.setattr(loop, "call_soon_threadsafe", counted)
+    for number in range(100):
+        mailbox.put(got.append, (number,))
+    await until(lambda: len(got) == 100)
+    mailbox.put(got.append, (100,))
+    await until(lambda: len(got) == 101)
+    assert len(wakes) == 2
+
+
+async def test_a_letter_that_fails_keeps_none_of_the_others() -> None:
+    loop = running_loop()
+    mailbox = Mailbox(loop)
+    got: list[int] = []
+    told: list[object] = []
+    loop.set_exception_handler(lambda _loop, context: told.append(type(context["exception"])))
+    mailbox.put(got.append, (1,))
+    mailbox.put(int, ("x",))
+    mailbox.put(got.append, (2,))
+    await until(lambda: len(got) == 2)
+    loop.set_exception_handler(None)
+    assert told == [ValueError]
