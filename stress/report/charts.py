@@ -99,9 +99,9 @@ def _fault_lanes(
     parts, marks, at = [], [], top
     for name, faults in faults_by_name(scenario).items():
         if is_wide:
-            parts.append(text_at(x.start - 8, at + 14, f"{_cut(name, 13)} {len(faults)}", "end"))
+            parts.append(text_at(x.start - 8, at + 14, f"{cut(name, 13)} {len(faults)}", "end"))
         else:
-            parts.append(text_at(x.start, at + 10, f"{_cut(name, 30)} {len(faults)}", "small"))
+            parts.append(text_at(x.start, at + 10, f"{cut(name, 30)} {len(faults)}", "small"))
             at += 12
         parts.append(line(x.start, at + _LANE / 2, x.stop, at + _LANE / 2, "grid"))
         for start, stop, group in _grouped(faults, x):
@@ -118,7 +118,7 @@ def _fault_lanes(
     return parts, at + 4, marks
 
 
-def _cut(name: str, letters: int) -> str:
+def cut(name: str, letters: int) -> str:
     """Return a name that is at most so long, as it is shown."""
     said = clean(name)
     return said if len(said) <= letters else f"{said[: letters - 1]}…"
@@ -234,7 +234,7 @@ def _agents_text(group: list[Data]) -> str:
 
 
 def _short(agent: str) -> str:
-    return _cut(agent.removeprefix("agent") or agent, 5)
+    return cut(agent.removeprefix("agent") or agent, 5)
 
 
 def token_matrix(scenario: Data) -> str:

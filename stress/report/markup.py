@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import re
 from dataclasses import dataclass
+from importlib import resources
 from math import ceil, floor, log10
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,36 @@ as large as that around it; the style sheet says which."""
 _UNIT = re.compile(r"(\d) (µs|ms|s|%|[KMGT]iB)\b")
 SERIES = 6
 """Kinds of line that can be told apart, by colour and by dashes."""
+_CARE = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+"""A browser that obeys it runs and fetches nothing, even if some text were to get out of its place."""
+
+
+def document(title: str, *parts: str, style: str = "") -> str:
+    """Return a whole page: a title (text), what stands in it (markup), and style rules besides those of all reports."""
+    rules = resources.files(__package__).joinpath("style.css").read_text(encoding="utf-8") + style
+    return "\n".join(
+        [
+            '<!doctype html><html lang="en"><head><meta charset="utf-8">',
+            f'<meta http-equiv="Content-Security-Policy" content="{_CARE}">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f'<meta name="color-scheme" content="light dark"><title>{escaped(title)}</title>',
+            f"<style>{rules}</style></head><body>",
+            *(part for part in parts if part),
+            "</body></html>\n",
+        ]
+    )
+
+
+def command(text: str) -> str:
+    """Return a command whose lines end between its words only."""
+    words = " ".join(f"<span>{literal(word)}</span>" for word in str(text).split(" "))
+    return f'<code class="command">{words}</code>'
+
+
+def fact_list(facts: Iterable[tuple[str, str]]) -> str:
+    """Return figures (markup) with their names, as a row."""
+    items = "".join(f"<div><dt>{name}</dt><dd>{said}</dd></div>" for name, said in facts)
+    return f'<dl class="facts">{items}</dl>'
 
 
 def literal(text: object) -> str:

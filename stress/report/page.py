@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-from importlib import resources
 from typing import Any
 
 from .digest import broken_promises, checked, violations_of
-from .markup import escaped, literal, scroll_box, table
+from .markup import command, document, escaped, fact_list, literal, scroll_box, table
 from .sections import comparison_section, scenario_section
 from .units import count, size, some
 
 Data = dict[str, Any]
 
-_CARE = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-"""A browser that obeys it runs and fetches nothing, even if some text were to get out of its place."""
-
 
 def page(data: Data) -> str:
     """Return the page of a run, from what report.json holds and nothing else."""
-    style = resources.files(__package__).joinpath("style.css").read_text(encoding="utf-8")
-    title = escaped(f"{_verdict(data)} - ProntoDB stress")
-    parts = [
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">',
-        f'<meta http-equiv="Content-Security-Policy" content="{_CARE}">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f'<meta name="color-scheme" content="light dark"><title>{title}</title><style>{style}</style></head><body>',
+    return document(
+        f"{_verdict(data)} - ProntoDB stress",
         _header(data),
         "<main>",
         _violations(data),
@@ -33,9 +24,7 @@ def page(data: Data) -> str:
         *(scenario_section(scenario, n) for n, scenario in enumerate(data["scenarios"], 1)),
         "</main>",
         _footer(data),
-        "</body></html>\n",
-    ]
-    return "\n".join(part for part in parts if part)
+    )
 
 
 def _verdict(data: Data) -> str:
@@ -50,7 +39,7 @@ def _header(data: Data) -> str:
     return (
         f'<header class="{kind}"><p class="eyebrow">ProntoDB stress report</p><h1>{escaped(_verdict(data))}</h1>'
         f'<p class="lead">{_lead(data)}</p>{_facts(data)}'
-        f"{_command(data['command'])}{_navigation(data)}</header>"
+        f"{command(data['command'])}{_navigation(data)}</header>"
     )
 
 
@@ -84,19 +73,12 @@ def _facts(data: Data) -> str:
         ("seed", escaped(data["seed"])),
         ("versions", f"{escaped(data['versions'].get('prontodb', ''))}<small>{_other_versions(data)}</small>"),
     ]
-    return _fact_list(facts)
+    return fact_list(facts)
 
 
 def _other_versions(data: Data) -> str:
     versions = data["versions"]
     return escaped(f"{versions.get('python', '')}, SQLite {versions.get('sqlite', '')}")
-
-
-def _fact_list(facts: list[tuple[str, str]]) -> str:
-    """Return figures with their names, as a row; the figures are markup."""
-    return (
-        '<dl class="facts">' + "".join(f"<div><dt>{name}</dt><dd>{said}</dd></div>" for name, said in facts) + "</dl>"
-    )
 
 
 def _navigation(data: Data) -> str:
@@ -128,14 +110,8 @@ def _violation(scenario: Data, found: Data) -> str:
         f"<p>Found by the check {escaped(found['check'])} in {escaped(scenario['name'])}"
         f"{'; the shortest stretch of history that shows it:' if lines else '.'}</p>{shown}"
         f'<p class="muted">The same operations and faults again:</p>'
-        f"{_command(scenario['command'])}</article>"
+        f"{command(scenario['command'])}</article>"
     )
-
-
-def _command(command: str) -> str:
-    """Return a command whose lines end between its words only."""
-    words = " ".join(f"<span>{literal(word)}</span>" for word in str(command).split(" "))
-    return f'<code class="command">{words}</code>'
 
 
 def _promises(data: Data) -> str:

@@ -1,77 +1,23 @@
 """The page in a real browser: never wider than the window, at two widths; and colours that can be read."""
 
-import html
-import json
 import re
-import shutil
-import subprocess
 from importlib import resources
 from pathlib import Path
 
 import pytest
 
 from stress.report.page import page
+from tests.pages import CHROMIUM, in_browser
 from tests.unit.stress.report_runs import bad_run, empty_run, good_run
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 PAGES = {"good": good_run, "bad": bad_run, "empty": empty_run}
-WIDTHS = (1_280, 390)
-
-MEASURE = """<script>addEventListener("load", () => {
-  for (const one of document.querySelectorAll("details")) one.open = true;
-  const root = document.documentElement;
-  const seen = [...document.querySelectorAll("svg text")].filter(one => one.getClientRects().length);
-  const cut = seen.filter(one => !one.closest(".scroll")).filter(one => {
-    const box = one.getBoundingClientRect();
-    return box.left < 0 || box.right > innerWidth;
-  });
-  const small = seen.filter(one => one.getBoundingClientRect().height < 10);
-  parent.postMessage({name: window.name, inner: innerWidth, scroll: root.scrollWidth, texts: seen.length,
-    cut: cut.map(one => one.textContent), small: small.map(one => one.textContent),
-    fetched: performance.getEntriesByType("resource").map(one => one.name)}, "*");
-});</script>"""
-FRAMES = """<!doctype html><body><pre id="answers"></pre><script>
-const answers = [];
-addEventListener("message", message => {
-  answers.push(message.data);
-  document.getElementById("answers").textContent = JSON.stringify(answers);
-});</script>%s</body>"""
-# Nothing of the browser's own may go out either.
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--virtual-time-budget=4000",
-)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 def test_the_page_never_scrolls_sideways_and_fetches_nothing(tmp_path: Path) -> None:
-    assert CHROMIUM is not None
-    frames = ""
-    for name, made in PAGES.items():
-        # The copy that is measured may run a script: ours.
-        text = page(made()).replace("default-src 'none';", "default-src 'none'; script-src 'unsafe-inline';", 1)
-        (tmp_path / f"{name}.html").write_text(text.replace("</body>", f"{MEASURE}</body>"), encoding="utf-8")
-        for width in WIDTHS:
-            frames += f'<iframe name="{name}-{width}" src="{name}.html" width="{width}" height="900" frameborder="0">'
-            frames += "</iframe>"
-    place = tmp_path / "frames.html"
-    place.write_text(FRAMES % frames, encoding="utf-8")
-    command = (CHROMIUM, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", place.as_uri())
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    found = re.search(r'<pre id="answers">(.*?)</pre>', done.stdout, re.DOTALL)
-    assert found, done.stderr
-    answers = {answer.pop("name"): answer for answer in json.loads(html.unescape(found[1]))}
-    assert answers.keys() == {f"{name}-{width}" for name in PAGES for width in WIDTHS}
+    answers = in_browser(tmp_path, {name: page(made()) for name, made in PAGES.items()})
     for name, answer in answers.items():
-        assert answer["inner"] == int(name.partition("-")[2])
         assert answer["scroll"] <= answer["inner"], name
         assert (answer["fetched"], answer["cut"], answer["small"]) == ([], [], []), name
         assert (answer["texts"] > 50) == (not name.startswith("empty"))

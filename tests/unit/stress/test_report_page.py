@@ -4,7 +4,6 @@ import json
 import re
 from collections.abc import Callable
 from functools import cache
-from html.parser import HTMLParser
 from typing import Any
 
 import pytest
@@ -15,6 +14,7 @@ from stress.report.figures import scenario_data
 from stress.report.page import page
 from stress.report.summary import summary
 from stress.report.units import clean
+from tests.pages import Reader
 from tests.unit.stress.report_runs import (
     BEGAN_NS,
     HOSTILE,
@@ -28,7 +28,6 @@ from tests.unit.stress.report_runs import (
     scene,
 )
 
-VOID = {"meta", "br", "input", "img", "link", "hr"}
 RUNS = [good_run, bad_run, empty_run]
 
 
@@ -36,40 +35,6 @@ RUNS = [good_run, bad_run, empty_run]
 def shown(made: Callable[[], dict[str, Any]]) -> str:
     """The page of a made-up run."""
     return page(made())
-
-
-class Reader(HTMLParser):
-    """Reads a page: its elements, attributes and text; complains of elements that do not close in order."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.open: list[str] = []
-        self.names: list[str] = []
-        self.attributes: list[tuple[str, str, str]] = []
-        self.texts: list[str] = []
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.names.append(tag)
-        self.attributes += [(tag, name, value or "") for name, value in attrs]
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.names.append(tag)
-        self.attributes += [(tag, name, value or "") for name, value in attrs]
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.texts.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.texts).split())
 
 
 @pytest.mark.parametrize("made", RUNS)
