@@ -1,9 +1,10 @@
-"""`python -m benchmarks`: run scenarios, print ratios and verdicts, write them as JSON; or turn a JSON into a table."""
+"""`python -m benchmarks`: run scenarios, print ratios and verdicts, leave a report; or turn reports into tables."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import io
 import json
 import shutil
 import sys
@@ -15,18 +16,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import machine, report
+from benchmarks import machine
 from benchmarks.contenders.listing import CONTENDERS
 from benchmarks.listing import SCENARIOS
 from benchmarks.measure import Findings, Plan
+from benchmarks.report import markdown, text
+from benchmarks.report.page import page
+from benchmarks.report.results import FORMAT, PAGE, RESULTS, ReportError, load, scenario_json
+from prontodb.cli.progress import Shown, duration_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from benchmarks.scenarios.scenario import Scenario
 
-RESULTS = "benchmarks.json"
 MAX_ROUNDS = 1_000
+CHECKOUT = Path(__file__).resolve().parents[1]
+FIGURES, README = CHECKOUT / "ops" / "figures.md", CHECKOUT / "README.md"
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -34,7 +40,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description=__doc__,
-        epilog="`python -m benchmarks table benchmarks.json` prints the Markdown table of a report.",
+        epilog="`python -m benchmarks table REPORT` prints the Markdown table of a report; "
+        "`python -m benchmarks figures REPORT...` writes those of ops/figures.md and README.md.",
     )
     parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help="which to run; all without any")
     parser.add_argument(
@@ -42,7 +49,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=int, metavar="N", help="rounds that count, a dropped one before them")
     parser.add_argument("--quick", action="store_true", help="see that everything runs, in under a minute")
-    parser.add_argument("--report", type=Path, metavar="DIR", help=f"write {RESULTS} there, and measure on its disk")
+    parser.add_argument(
+        "--report", type=Path, metavar="DIR", help=f"write {RESULTS} and {PAGE} there, and measure on its disk"
+    )
     parser.add_argument("--list", action="store_true", help="list the scenarios and the contenders, and end")
     args = parser.parse_args(argv)
     unknown = [name for name in args.scenarios if name not in SCENARIOS]
@@ -63,15 +72,21 @@ def plan_of(args: argparse.Namespace) -> Plan:
     return replace(plan, against=args.against)
 
 
-def run_one(scenario: Scenario, base: Path, plan: Plan) -> dict[str, Any]:
-    """Run a scenario in a folder of its own, print what it found, and return it for the JSON."""
+def run_one(scenario: Scenario, base: Path, plan: Plan, place: str) -> dict[str, Any]:
+    """Run a scenario in a folder of its own, print what it found, and return it for the JSON.
+
+    `place` says how far the whole run is, for whoever watches.
+    """
     print(f"\n== {scenario.name}: {scenario.question}", flush=True)
     folder = base / scenario.name
     folder.mkdir(mode=0o700)
     findings, failed = Findings(), None
     begun = time.monotonic()
+    if not sys.stderr.isatty():
+        print(f"{scenario.name} ({place})", file=sys.stderr, flush=True)  # where no bar says it while it runs
     try:
-        findings = asyncio.run(scenario.run(folder, plan))
+        with Shown(f"{scenario.name} ({place})", "rounds", quiet=False) as shown:
+            findings = asyncio.run(scenario.run(folder, plan, shown.update))
     except Exception as error:  # noqa: BLE001 - one scenario that cannot run must not hide what the others find
         failed = f"{type(error).__name__}: {error}"
         traceback.print_exc()
@@ -79,15 +94,28 @@ def run_one(scenario: Scenario, base: Path, plan: Plan) -> dict[str, Any]:
         shutil.rmtree(folder, ignore_errors=True)
     seconds = time.monotonic() - begun
     said = [
-        report.rows_text(findings.rows),
-        report.series_text(findings.series),
-        report.control_text(findings.sync_ms),
+        text.rows_text(findings.rows),
+        text.series_text(findings.series),
+        text.control_text(findings.sync_ms),
         *(f"missing: {line}" for line in findings.missing),
         *([f"FAILED: {failed}"] if failed else []),
     ]
     print("\n\n".join(part for part in said if part))
     print(f"({seconds:.1f} s)", flush=True)
-    return report.scenario_json(scenario.name, scenario.question, findings, seconds, failed)
+    return scenario_json(scenario.name, scenario.question, findings, seconds, failed)
+
+
+def run_all(names: Sequence[str], base: Path, plan: Plan) -> list[dict[str, Any]]:
+    """Run scenarios one after the other."""
+    begun, found = time.monotonic(), list[dict[str, Any]]()
+    for number, name in enumerate(names):
+        place = f"{number + 1} of {len(names)}"
+        if number:
+            # Scenarios differ in length: roughly is all that can be said.
+            left_s = (time.monotonic() - begun) / number * (len(names) - number)
+            place += f", roughly {duration_text(left_s)} left in all"
+        found.append(run_one(SCENARIOS[name], base, plan, place))
+    return found
 
 
 def run(args: argparse.Namespace) -> int:
@@ -98,49 +126,64 @@ def run(args: argparse.Namespace) -> int:
     base = Path(tempfile.mkdtemp(prefix="prontodb-benchmarks-", dir=args.report)).absolute()
     try:
         facts = machine.describe(base)
-        print(report.machine_text(facts))
-        if facts["file_system"] in machine.IN_MEMORY:
-            print("warning: this file system is memory; syncs cost nothing here. Use --report on a disk.")
-        if busy := report.busy_text(facts):
-            print(f"warning: {busy}")
-        names = args.scenarios or list(SCENARIOS)
+        print(text.machine_text(facts))
+        for warning in (text.memory_text(facts), text.busy_text(facts)):
+            if warning:
+                print(f"warning: {warning}")
         options = [f"--rounds {args.rounds}"] * (args.rounds is not None) + ["--quick"] * args.quick
         if args.against is not None:
             options.append(f"--against {','.join(sorted(args.against))}")
         results = {
-            "format": report.FORMAT,
+            "format": FORMAT,
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": " ".join(["python -m benchmarks", *args.scenarios, *options]),
             "quick": args.quick,
             "rounds": plan.rounds,
             "machine": facts,
-            "scenarios": [run_one(SCENARIOS[name], base, plan) for name in names],
+            "scenarios": run_all(args.scenarios or list(SCENARIOS), base, plan),
         }
     finally:
         shutil.rmtree(base, ignore_errors=True)
+    print(f"\n== summary\n{text.summary_text(results)}")
     if args.report is not None:
-        target = args.report / RESULTS
-        target.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-        print(f"\nwritten: {target}")
+        for name, content in ((RESULTS, json.dumps(results, indent=1) + "\n"), (PAGE, page(results))):
+            (args.report / name).write_text(content, encoding="utf-8")
+            print(f"\nwritten: {args.report / name}")
     return 1 if any(scenario["failed"] for scenario in results["scenarios"]) else 0
 
 
 def table(argv: Sequence[str]) -> int:
     """Print the Markdown table of a report."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks table")
-    parser.add_argument("results", type=Path, help=f"a {RESULTS}")
-    results = json.loads(parser.parse_args(argv).results.read_text(encoding="utf-8"))
-    if results.get("format") != report.FORMAT:
-        print(f"this is no benchmark report of format {report.FORMAT}", file=sys.stderr)
-        return 1
-    sys.stdout.write(report.markdown(results))
+    parser = argparse.ArgumentParser(prog="python -m benchmarks table", description=table.__doc__)
+    parser.add_argument("results", type=Path, metavar="REPORT", help=f"a {RESULTS}, or its folder")
+    sys.stdout.write(markdown.markdown(load(parser.parse_args(argv).results)))
+    return 0
+
+
+def figures(argv: Sequence[str]) -> int:
+    """Write the tables of reports into ops/figures.md, and the rows that README.md shows from there."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks figures", description=figures.__doc__)
+    parser.add_argument("results", type=Path, nargs="+", metavar="REPORT", help=f"a {RESULTS}, or its folder")
+    reports = [load(path) for path in parser.parse_args(argv).results]
+    paper = markdown.figures_with(FIGURES.read_text(encoding="utf-8"), reports)
+    readme = markdown.readme_with(README.read_text(encoding="utf-8"), paper)
+    # Both are made before either is written: a row that is nowhere leaves both as they were.
+    FIGURES.write_text(paper, encoding="utf-8")
+    README.write_text(readme, encoding="utf-8")
     return 0
 
 
 def main(argv: Sequence[str]) -> int:
     """Run the command line."""
-    if argv[:1] == ["table"]:
-        return table(argv[1:])
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may lack a letter such as that of a microsecond
+    for command in (table, figures):
+        if argv[:1] == [command.__name__]:
+            try:
+                return command(argv[1:])
+            except ReportError as error:
+                print(error, file=sys.stderr)
+                return 1
     args = parse(argv)
     if args.list:
         for scenario in SCENARIOS.values():

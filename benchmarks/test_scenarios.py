@@ -1,6 +1,7 @@
 """The same scenarios under pytest-benchmark: `pytest benchmarks --benchmark-enable`; see `ops/benchmarks.md`.
 
-Each race is a group, each contender in it does the same fixed number of operations per round.
+Those of a race whose acknowledged writes survive the same are a group, and rank among themselves alone; each contender
+does the same fixed number of operations per round.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from benchmarks.listing import SCENARIOS
 from benchmarks.measure import Plan
+from benchmarks.report.ranking import class_title
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -81,8 +83,9 @@ def test_race(scenario: Any, race: Race, name: str, arenas: Arenas, portal: Bloc
     stores = arenas.stores(scenario.name)
     if name not in stores:
         pytest.skip(f"{name} is not installed")
-    benchmark.group = race.name
-    benchmark.extra_info["promise"] = stores[name].promise
+    promise = stores[name].promise
+    benchmark.group = race.name if promise is None else f"{race.name}: {class_title(promise.survives)}"
+    benchmark.extra_info["promise"] = str(promise or "")
     done = benchmark.pedantic(
         portal.call, args=(race.runners[name], stores[name], race.ops), rounds=ROUNDS, warmup_rounds=1
     )

@@ -93,13 +93,17 @@ async def probe(folder: Path, plan: Plan) -> Findings:
         raise RuntimeError(f"{swept.entries:,} entries were swept, not {expired:,}")
     for name, found in (
         ("alone", alone),
-        (f"while {expired:,} of {entries:,} entries are swept ({sweep_s:.1f} s)", during_sweep),
-        (f"while {entries - expired:,} entries are backed up whole ({backup_s:.1f} s)", during_backup),
+        (f"while {expired:,} of {entries:,} entries are swept", during_sweep),
+        (f"while {entries - expired:,} entries are backed up whole", during_backup),
     ):
         findings.rows += [
             Row(what=f"a writer's longest wait, {name}", unit="ms", figures=(found["max_ms"],)),
             Row(what=f"a writer's wait, 99th percentile, {name}", unit="ms", figures=(found["p99_ms"],)),
         ]
+    findings.rows += [
+        Row(what=f"sweeping {expired:,} of {entries:,} entries: time", unit="s", figures=(sweep_s,)),
+        Row(what=f"backing up {entries - expired:,} entries whole: time", unit="s", figures=(backup_s,)),
+    ]
     return findings
 
 

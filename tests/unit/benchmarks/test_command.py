@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 
 from benchmarks.contenders.listing import CONTENDERS
 from benchmarks.listing import SCENARIOS
+from benchmarks.report.page import page
+from benchmarks.report.text import summary_text
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 
@@ -28,19 +31,63 @@ def run(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
 @pytest.mark.slow
 def test_a_quick_run_goes_through_every_scenario_and_cleans_up(tmp_path: Path) -> None:
     done = run("--quick", "--rounds", "1", "--report", str(tmp_path / "report"), folder=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert [path.name for path in (tmp_path / "report").iterdir()] == ["benchmarks.json"]
+    assert done.returncode == 0, done.stderr
+    assert all(line.isprintable() for line in done.stderr.splitlines())
+    places = re.findall(r"^([\w-]+) \((\d+) of \d+(?:, roughly .* left in all)?\)$", done.stderr, re.MULTILINE)
+    assert places == [(name, str(number)) for number, name in enumerate(SCENARIOS, 1)]
+    assert sorted(path.name for path in (tmp_path / "report").iterdir()) == ["benchmarks.json", "index.html"]
     assert [path.name for path in tmp_path.iterdir()] == ["report"]
     results = json.loads((tmp_path / "report" / "benchmarks.json").read_text())
     assert [scenario["name"] for scenario in results["scenarios"]] == list(SCENARIOS)
     assert [scenario["failed"] for scenario in results["scenarios"]] == [None] * len(SCENARIOS)
     assert all(scenario["rows"] or scenario["missing"] for scenario in results["scenarios"])
+    assert page(results) == (tmp_path / "report" / "index.html").read_text()
+    assert done.stdout.partition("== summary\n")[2].startswith(summary_text(results))
+    texts = [row["what"] for scenario in results["scenarios"] for row in scenario["rows"]]
+    assert len(texts) == len(set(texts)), "the README finds a row by its text"
+    assert [text for text in texts if re.search(r"\d\.\d", text)] == [], "measured, so that it changes with every run"
 
-    table = run("table", str(tmp_path / "report" / "benchmarks.json"), folder=tmp_path)
+    table = run("table", str(tmp_path / "report"), folder=tmp_path)
     assert table.returncode == 0
     rows = sum(len(scenario["rows"]) for scenario in results["scenarios"])
     assert sum(line.startswith("| ") for line in table.stdout.splitlines()) == rows + 1
     assert "no figure of it should be quoted" in table.stdout
+
+    refused = run("figures", str(tmp_path / "report"), folder=tmp_path)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr == "a report is of a quick run: no figure of it should be quoted\n"
+
+
+@pytest.mark.slow
+def test_pytest_benchmark_saves_and_compares_class_by_class(tmp_path: Path) -> None:
+    storage = tmp_path / "stored"
+
+    def rounds(*options: str) -> subprocess.CompletedProcess[str]:
+        program = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "benchmarks",
+            "-p",
+            "no:cacheprovider",
+            f"--basetemp={tmp_path / 'run'}",
+        ]
+        chosen = ["-k", "open and close and read", "--benchmark-enable", f"--benchmark-storage={storage}", *options]
+        return subprocess.run([*program, *chosen], cwd=CHECKOUT, text=True, capture_output=True, timeout=300)
+
+    first = rounds("--benchmark-compare")
+    assert first.returncode == 0, first.stdout
+    assert "No benchmark files" in first.stderr
+    assert rounds("--benchmark-autosave").returncode == 0
+    (saved,) = storage.rglob("*.json")
+    benches = {bench["params"]["name"]: bench for bench in json.loads(saved.read_text())["benchmarks"]}
+    file, session = benches["the keystore's file alone"], benches["prontodb, read session"]
+    assert (file["extra_info"]["promise"], session["extra_info"]["promise"]) == ("survives power loss", "")
+    race = "open and close, read session"
+    assert (file["group"], session["group"]) == (f"{race}: survives power loss", race)
+    compared = rounds("--benchmark-compare")
+    assert compared.returncode == 0
+    assert compared.stdout.count("(NOW)") == compared.stdout.count("(0001_") == len(benches)
 
 
 def test_scenarios_and_contenders_can_be_listed(tmp_path: Path) -> None:
@@ -59,7 +106,9 @@ def test_only_those_that_are_named_take_part_beside_us(tmp_path: Path) -> None:
     assert scenario["missing"] == []
 
 
-@pytest.mark.parametrize("arguments", [["no-such"], ["--against", "raw-sqlite,no-such"], ["--rounds", "0"], ["table"]])
+@pytest.mark.parametrize(
+    "arguments", [["no-such"], ["--against", "raw-sqlite,no-such"], ["--rounds", "0"], ["table"], ["figures"]]
+)
 def test_what_cannot_be_run_is_refused(arguments: list[str], tmp_path: Path) -> None:
     done = run(*arguments, folder=tmp_path)
     assert done.returncode == 2

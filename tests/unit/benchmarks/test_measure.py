@@ -1,9 +1,17 @@
 """The arithmetic that figures and verdicts stand on."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 
-from benchmarks.measure import MET, MISSED, NOISY, Goal, Race, Row, Target, run_race, spread_of
+from benchmarks.contenders import DURABLE
+from benchmarks.measure import MET, MISSED, NOISY, Goal, Plan, Race, Row, Target, run_race, spread_of
+from benchmarks.scenarios.scenario import Scenario
 from benchmarks.workload import VALUE_CHARACTERS, Workload, drive
+from prontodb.model.progress import Progress
 from tests.unit.benchmarks.plans import TINY
 
 
@@ -72,12 +80,33 @@ async def test_contenders_run_in_turn_and_the_warm_up_is_dropped(tmp_path) -> No
         return run
 
     race = Race(name="race", ops=1, runners={name: runner(name) for name in ("a", "b", "absent")}, goals=())
-    figures, controls = await run_race(race, {"a": None, "b": None}, TINY, tmp_path)
+    told: list[int] = []
+    figures, controls = await run_race(race, {"a": None, "b": None}, TINY, tmp_path, told.append)
     turns = order[4:]  # after two short goes each that find how many operations fill a round
     assert turns == ["a", "b"] * (TINY.rounds + 1)
     assert {name: len(us) for name, us in figures.items()} == {"a": TINY.rounds, "b": TINY.rounds}
     assert len(controls) == TINY.rounds
     assert all(control > 0 for control in controls)
+    assert told == list(range(TINY.rounds + 1))
+
+
+async def test_a_scenario_tells_how_far_all_its_races_are(tmp_path: Path) -> None:
+    async def run(_: object, ops: int) -> int:
+        return ops
+
+    @asynccontextmanager
+    async def arena(_: Path, _plan: Plan) -> AsyncIterator[dict[str, SimpleNamespace]]:
+        yield {"a": SimpleNamespace(promise=DURABLE)}
+
+    races = [Race(name=name, ops=1, runners={"a": run}) for name in ("first", "second")]
+    made = Scenario(name="both", question="?", arena=arena, races=lambda _: races)
+    told: list[Progress] = []
+    found = await made.run(tmp_path, TINY, told.append)
+    turns = TINY.rounds + 1
+    assert [(each.what, each.done, each.total) for each in told] == [
+        ("first" if n < turns else "second", n, 2 * turns) for n in range(2 * turns)
+    ]
+    assert [series.race for series in found.series] == ["first", "second"]
 
 
 def test_no_value_is_ever_written_twice() -> None:

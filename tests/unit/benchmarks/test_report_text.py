@@ -1,16 +1,30 @@
 """What a report says is what was measured."""
 
 import json
+import re
 from importlib.metadata import version
 from pathlib import Path
 from shutil import which
 from typing import Any
 
+import pytest
+
 from benchmarks.contenders import DURABLE
 from benchmarks.contenders.listing import CONTENDERS
 from benchmarks.machine import PACKAGES, describe
 from benchmarks.measure import Findings, Row, Series, Target
-from benchmarks.report import control_text, figure, markdown, rows_in, rows_text, scenario_json, series_text
+from benchmarks.report.results import ReportError, load, rows_in, scenario_json
+from benchmarks.report.text import (
+    control_text,
+    figure,
+    rows_text,
+    series_text,
+    span,
+    summary_text,
+    verdict_text,
+    warnings,
+)
+from tests.unit.benchmarks.made_reports import report, scenario, whole
 
 ROWS = [
     Row(what="sets: speed against raw", unit="x", figures=(0.6, 0.7, 0.8), target=Target(relation=">=", limit=0.55)),
@@ -80,29 +94,57 @@ def test_the_versions_of_all_that_take_part_are_recorded(tmp_path: Path) -> None
     assert peers <= set(PACKAGES)
 
 
-def test_the_table_is_written_from_the_json(tmp_path: Path) -> None:
-    lines = markdown(results(tmp_path)).splitlines()
-    assert lines[2:5] == [
-        "| sets: speed against raw | >= 0.55x | 0.70x | 0.60..0.80 | met |",
-        "| memory | <= 200 KiB | 146 KiB | once | met |",
-        "| failed transactions |  | 0 | 0..0 |  |",
+def test_a_report_is_found_by_its_file_and_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "benchmarks.json").write_text(json.dumps(whole()))
+    assert load(tmp_path) == load(tmp_path / "benchmarks.json") == whole()
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"format": 1}', None])
+def test_what_is_no_report_is_refused_in_one_line(content: str | None, tmp_path: Path) -> None:
+    place = tmp_path / "benchmarks.json"
+    if content is not None:
+        place.write_text(content)
+    with pytest.raises(ReportError) as raised:
+        load(place)
+    assert str(place) in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_whatever_casts_doubt_on_a_run_is_named() -> None:
+    assert warnings(report(scenario("sets", sync_ms=[0.2, 0.3]))) == []
+    for changed, said in (
+        ({"load": [3.0, 0.1, 0.1], "cores": 2}, "busy with other work (load 3 on 2 cores"),
+        ({"file_system": "tmpfs"}, "This file system is memory"),
+    ):
+        (warning,) = warnings(report(machine=whole()["machine"] | changed))
+        assert said in warning
+    assert [warning.partition(":")[0] for warning in warnings(whole() | {"quick": True})] == [
+        "A quick run",
+        "The disk was unsteady during sets",
+        "Could not run",
     ]
-    assert lines[6].startswith("`python -m benchmarks sets`, 3 rounds, on 2025-01-02, ")
-    assert lines[7] == "Missing: lmdb: not installed."
 
 
-def test_a_busy_machine_is_named(tmp_path: Path) -> None:
-    found = results(tmp_path)
-    found["machine"] |= {"load": [0.2, 0.1, 0.1], "cores": 2}
-    assert "busy" not in markdown(found)
-    found["machine"] |= {"load": [3.0, 0.1, 0.1]}
-    assert "busy with other work (load 3 on 2 cores" in markdown(found)
+def test_the_summary_has_the_targets_the_reasons_and_who_was_ahead() -> None:
+    said = summary_text(whole())
+    assert said.startswith("4 targets: 1 met, 2 missed, 1 too noisy to tell\n")
+    assert "sets: speed against raw: 0.31x (0.30..0.32), target >= 0.55x\n    two pages of the log where" in said
+    assert "memory: 345 KiB (once), target <= 200 KiB\n    not explained yet\n" in said
+    assert re.search(r"too noisy:\n  sets: speed against lmdb: 1.10x \(0.80..3.00\), target >= 1x\n\n", said)
+    assert "  sets\n    survives power loss: fastest: raw\n    survives process crash: too noisy to name one of" in said
+    assert "warning: Could not run: broken." in said
+    assert summary_text(report()) == verdict_text(report()) == "No target was measured"
 
 
 def test_figures_have_three_digits() -> None:
     assert [figure(value, "x") for value in (0.0, 0.00163, 0.256, 5.02, 27.46, 1234.5)] == [
         "0x", "0.0016x", "0.26x", "5.02x", "27.5x", "1,234x",
     ]  # fmt: skip
+
+
+def test_long_times_are_told_in_larger_units_and_their_spread_in_the_same() -> None:
+    assert [figure(us, "us") for us in (0.5, 999, 1_234, 2.5e6)] == ["0.50 µs", "999 µs", "1.23 ms", "2.50 s"]
+    assert span((900, 2_500), "us", 1_234) == "0.90..2.50"
 
 
 def test_text_for_a_terminal_stands_in_columns() -> None:
