@@ -1,4 +1,4 @@
-"""A keystore that is open in this process: one writing connection on a lane, one reading connection on the loop.
+"""A keystore open in this process: a writing connection on a lane, and one on the loop once there is much to read.
 
 Writers share commits: what waits when the lane gets to it goes into one transaction, and each is acknowledged after
 the commit that holds it. All attributes belong to the loop, except where a method says that it runs on the lane.
@@ -60,6 +60,9 @@ BUSY_TIMEOUT_MS = 4
 """How long SQLite waits on a lane: a locked keystore must not hold up the others of its lane."""
 RETRY_S = (0.002, 0.02)
 """A busy group goes back to the loop and comes again after a random time between these."""
+READS_BEFORE_READER = 2
+"""Reads that the lane does before a connection for reads on the loop is opened: to open one takes as long as these do,
+and while it is there it takes more memory than all else of a keystore."""
 SLOW_READ_S = 0.002
 LANE_READS_AFTER_SLOW = 64
 """After a read on the loop took over SLOW_READ_S, this many go to the lane."""
@@ -109,6 +112,7 @@ class OpenKeystore:
         self.pins = 0
         self.used = 0
         self.lane_reads = 0
+        self._reads_before_reader = READS_BEFORE_READER
         self._looked_at = 0.0
         self._waiting: deque[_Call] = deque()
         self._committing: list[_Call] = []
@@ -120,9 +124,10 @@ class OpenKeystore:
     # Opening and closing
 
     def open_on_lane(self) -> None:
-        """On the lane: open both connections, or only the reading one where nothing can be written."""
+        """On the lane: open the writing connection, or the reading one where nothing can be written."""
         try:
             self._open_writer()
+            return
         except ReadOnlyError:
             self.read_only = True
         except UnavailableError:
@@ -141,7 +146,9 @@ class OpenKeystore:
             raise
 
     def _open_reader(self) -> None:
-        self.reader, found = opening.open_reader(self.layout, self.address, any_thread=True)
+        self.reader, found = opening.open_reader(
+            self.layout, self.address, any_thread=True, knows_log=self._writer is not None
+        )
         try:
             self._check_identity(found)
         except BaseException:
@@ -244,6 +251,11 @@ class OpenKeystore:
         def looked(connection: Connection, _target: Target) -> T:
             if not self.still_there:
                 raise self.gone()
+            if self.reader is None and not self.closed:
+                if not self._reads_before_reader:
+                    self._open_reader()
+                else:
+                    self._reads_before_reader -= 1
             return work(connection)
 
         try:
@@ -302,8 +314,6 @@ class OpenKeystore:
             if self.closed:  # what is opened now, nobody would close
                 raise ClosedError(f"the keystore of {self.address} was closed before this began")
             self._open_writer()
-        if self.reader is None and not self.closed:
-            self._open_reader()
         assert self._writer is not None
         assert self._target is not None
         try:

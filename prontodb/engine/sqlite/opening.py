@@ -188,11 +188,13 @@ def insist(opened: Callable[[], T], path: str, clock: Clock, deadline: float) ->
 
 
 def open_reader(
-    layout: Layout, address: Address, *, busy_timeout_ms: int = 0, any_thread: bool = False
+    layout: Layout, address: Address, *, busy_timeout_ms: int = 0, any_thread: bool = False, knows_log: bool = False
 ) -> tuple[Connection, tuple[int, int]]:
     """Open the keystore of `address` for reading, also where the file system or the folder cannot be written.
 
-    Returns the connection and the file's (device, inode).
+    `knows_log`: this process writes to it, so whose log it is was checked. (To check it again would cost a descriptor
+    for as long: SQLite closes none of a file that it holds locks of.) Returns the connection and the file's (device,
+    inode).
     """
     path = layout.keystore_path(address)
 
@@ -207,7 +209,7 @@ def open_reader(
                 found=found,
                 secret=secret,
             )
-            connection = _checked(reader, path, found, log_waits=_log_waits(folder))
+            connection = _checked(reader, path, found, log_waits=not knows_log and _log_waits(folder))
         except UnavailableError:
             # SQLite needs its shared-memory file even to read; where that cannot be made one way is left.
             if os.access(".", os.W_OK, dir_fd=folder.fd):

@@ -12,7 +12,7 @@ import anyio
 import pytest
 
 from prontodb.engine.sqlite.engine import SqliteKeyspace
-from prontodb.engine.sqlite.open_keystore import OpenKeystore
+from prontodb.engine.sqlite.open_keystore import READS_BEFORE_READER, OpenKeystore
 from prontodb.errors import (
     AddressGoneError,
     BusyError,
@@ -25,7 +25,7 @@ from prontodb.keystore import Keystore
 from prontodb.model.clock import ManualClock
 from prontodb.model.operation import Fence, Op
 from prontodb.storage import connection as sqlite
-from tests.managing import PATIENCE_S, keystore_at, lock_holder, managed, until, waited_for
+from tests.managing import PATIENCE_S, descriptors, keystore_at, lock_holder, managed, until, waited_for
 
 
 @pytest.fixture
@@ -102,6 +102,18 @@ async def cancelled_note(task: asyncio.Task[object]) -> str:
 
 
 # Shared commits
+
+
+async def test_a_connection_for_reads_is_opened_once_there_are_some(ks: Keystore) -> None:
+    await ks.set("a", "1")
+    before = descriptors()
+    for _ in range(READS_BEFORE_READER):
+        assert not await ks.exists("absent")
+    assert (descriptors(), store_of(ks).reader) == (before, None)
+    assert not await ks.exists("absent")
+    # The file and its log, and no third one that SQLite keeps for looking whose log it is.
+    assert descriptors() == before + 2
+    assert store_of(ks).read_inline(lambda connection: sqlite.one(connection, "SELECT 7")) == (7,)
 
 
 async def test_what_waits_for_the_lane_goes_into_one_commit(ks: Keystore, gate: Gate) -> None:
