@@ -10,12 +10,14 @@ from benchmarks.scenarios import (
     many_addresses,
     migration,
     one_shot,
+    prefix_lists,
     processes,
     protection,
     relaxed_sets,
     sessions,
     syncs,
     upkeep,
+    values,
 )
 from benchmarks.scenarios.scenario import Scenario
 
@@ -27,6 +29,8 @@ SCENARIOS: dict[str, Scenario] = {
         syncs.SCENARIO,
         many_addresses.SCENARIO,
         gets.SCENARIO,
+        values.SCENARIO,
+        prefix_lists.SCENARIO,
         sessions.SCENARIO,
         one_shot.SCENARIO,
         footprint.SCENARIO,

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 VALUE_CHARACTERS = 100
 NOISE_CHARACTERS = 1 << 20
 FILL_BATCH = 1_000
+FILL_CHARACTERS = 8_000_000
 SEED = 20_240_917
 
 
@@ -47,9 +48,10 @@ class Workload:
         return self.key(), self.value()
 
     def batches(self) -> Iterator[list[tuple[str, str]]]:
-        """Yield every key once with a new value, FILL_BATCH at a time."""
-        for begin in range(0, len(self.keys), FILL_BATCH):
-            yield [(key, self.value()) for key in self.keys[begin : begin + FILL_BATCH]]
+        """Yield every key once with a new value, FILL_BATCH at a time, and fewer when the values are large."""
+        most = max(1, min(FILL_BATCH, FILL_CHARACTERS // self.characters))
+        for begin in range(0, len(self.keys), most):
+            yield [(key, self.value()) for key in self.keys[begin : begin + most]]
 
 
 @cache

@@ -75,6 +75,17 @@ class Lmdb(Contender):
             value: bytes | None = transaction.get(key.encode())
         return None if value is None else value.decode()
 
+    def entries(self, prefix: str) -> list[tuple[str, str]]:
+        """Return the pairs whose keys begin with a prefix, by a cursor."""
+        wanted, found = prefix.encode(), []
+        with self._environment.begin() as transaction, transaction.cursor() as cursor:
+            if cursor.set_range(wanted):
+                for key, value in cursor:
+                    if not key.startswith(wanted):
+                        break
+                    found.append((key.decode(), value.decode()))
+        return found
+
     def set(self, key: str, value: str) -> None:
         """Store one pair in a transaction of its own."""
         with self._environment.begin(write=True) as transaction:

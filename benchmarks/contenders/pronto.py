@@ -39,6 +39,10 @@ class Pronto(Contender):
     async def close(self) -> None:
         await self._stack.aclose()
 
+    async def entries(self, prefix: str) -> list[tuple[str, str]]:
+        """Return the pairs whose keys begin with a prefix."""
+        return [(entry.key, entry.value) async for entry in self.keystore.scan(prefix)]
+
 
 class ProntoShared(Pronto):
     """One address, in a session beside which others may write: every get asks SQLite."""

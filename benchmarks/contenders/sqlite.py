@@ -12,6 +12,7 @@ import aiosqlite
 from sqlcipher3 import dbapi2 as sqlite
 
 from benchmarks.contenders import DURABLE, RELAXED, Contender, Durability, Promise
+from prontodb.model.key import prefix_end
 from prontodb.storage.connection import AUTOCHECKPOINT_PAGES, CACHE_KIB
 
 if TYPE_CHECKING:
@@ -38,6 +39,10 @@ UPSERT = (
     "ON CONFLICT (namespace_key) DO UPDATE SET value = excluded.value, updated_at = excluded.updated_at"
 )
 SELECT = "SELECT value FROM kvstore WHERE namespace_key = ? AND (ttl_expires_at IS NULL OR ttl_expires_at > ?)"
+LIST = (
+    "SELECT namespace_key, value FROM kvstore WHERE namespace_key >= ? AND namespace_key < ? "
+    "AND (ttl_expires_at IS NULL OR ttl_expires_at > ?) ORDER BY namespace_key"
+)
 
 
 def now_ms() -> int:
@@ -95,6 +100,11 @@ class Raw(Contender):
         cursor.close()
         return None if row is None else row[0]
 
+    def entries(self, prefix: str) -> list[Any]:
+        """Return the pairs whose keys begin with a prefix."""
+        rows: list[Any] = self._connection.execute(LIST, (prefix, prefix_end(prefix), now_ms())).fetchall()
+        return rows
+
 
 class RawRelaxed(Raw):
     """The same with commits that are not synced."""
@@ -146,6 +156,15 @@ class AiosqliteCommitEach(_Aiosqlite):
     async def set(self, key: str, value: str) -> None:
         """Store one pair in a transaction of its own."""
         await self.db.execute_fetchall(UPSERT, (key, value, now_ms()))
+
+    async def get(self, key: str) -> str | None:
+        """Return a value in one trip."""
+        rows = await self.db.execute_fetchall(SELECT, (key, now_ms()))
+        return next((cast("str", row[0]) for row in rows), None)
+
+    async def entries(self, prefix: str) -> list[Any]:
+        """Return the pairs whose keys begin with a prefix, in one trip."""
+        return list(await self.db.execute_fetchall(LIST, (prefix, prefix_end(prefix), now_ms())))
 
 
 class AiosqliteRelaxed(AiosqliteCommitEach):
