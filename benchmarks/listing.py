@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from benchmarks.scenarios import (
+    addresses,
     backups,
+    contention,
     durable_sets,
     footprint,
     gets,
@@ -34,10 +36,12 @@ SCENARIOS: dict[str, Scenario] = {
         sessions.SCENARIO,
         one_shot.SCENARIO,
         footprint.SCENARIO,
+        addresses.SCENARIO,
         backups.SCENARIO,
         upkeep.SCENARIO,
         migration.SCENARIO,
         processes.SCENARIO,
+        contention.SCENARIO,
         protection.SCENARIO,
     )
 }

@@ -35,8 +35,8 @@ SYNCS = 5
 class Plan:
     """How much is measured: rounds counted, seconds a contender has in each, tasks, keys, addresses, processes.
 
-    `crowd` is how many addresses there are where only a few of them change; `against` are the slugs of those that take
-    part beside us, all when it is None.
+    `roots` and `fleets` are the points of a curve: how many addresses a root has, how many processes run at once.
+    `against` are the slugs of those that take part beside us, all when it is None.
     """
 
     rounds: int
@@ -44,10 +44,11 @@ class Plan:
     tasks: tuple[int, ...]
     keys: int
     addresses: int
-    crowd: int
+    roots: tuple[int, ...]
     footprints: tuple[int, ...]
     processes: int
     processes_s: float
+    fleets: tuple[int, ...]
     against: frozenset[str] | None = None
 
     def invites(self, slug: str) -> bool:
@@ -63,10 +64,11 @@ class Plan:
             tasks=(1, 100, 1_000),
             keys=100_000,
             addresses=128,
-            crowd=1_000,
+            roots=(1, 10, 100, 1_000, 10_000),
             footprints=(256, 1_000),
             processes=8,
             processes_s=1.5,
+            fleets=(1, 2, 4, 8, 16),
         )
 
     @staticmethod
@@ -78,10 +80,11 @@ class Plan:
             tasks=(1, 100),
             keys=2_000,
             addresses=16,
-            crowd=20,
+            roots=(1, 10, 50),
             footprints=(16,),
             processes=2,
             processes_s=0.1,
+            fleets=(1, 2),
         )
 
 

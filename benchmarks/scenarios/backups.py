@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import time
-from statistics import median
 from typing import TYPE_CHECKING
 
 import prontodb
@@ -24,9 +23,6 @@ if TYPE_CHECKING:
 
 VALUE_BYTES = 100
 BATCH = 1_000
-CHANGED = 10
-"""Addresses of the crowd that change."""
-FULL_ROUNDS = 3
 ONE = Address("agent", "prod")
 
 
@@ -100,48 +96,10 @@ async def _one_address(folder: Path, plan: Plan, findings: Findings) -> None:
     ]
 
 
-async def _crowd(folder: Path, plan: Plan, addresses: int) -> tuple[list[float], float]:
-    """Return the seconds of increments after a few of so many addresses changed, and of a full backup: the median."""
-    small, whole = [], []
-    async with prontodb.open(folder / f"crowd-{addresses}") as manager:
-
-        async def change(number: int) -> None:
-            async with manager.session(f"agent{number}") as keystore:
-                await keystore.set("app.state", value())
-
-        for number in range(addresses):
-            await change(number)
-        for _ in range(FULL_ROUNDS):
-            whole_s, _ = await timed(manager.backup(full=True))
-            whole.append(whole_s)
-        for _ in range(plan.rounds):
-            for number in range(min(CHANGED, addresses)):
-                await change(number)
-            small_s, _ = await timed(manager.backup())
-            small.append(small_s)
-    return small, median(whole)
-
-
 async def probe(folder: Path, plan: Plan) -> Findings:
-    """Measure one address with many entries, then many addresses with few."""
+    """Measure one address with many entries; many addresses with few are a question of their own."""
     findings = Findings()
     await _one_address(folder, plan, findings)
-    small, whole = await _crowd(folder, plan, plan.crowd)
-    alone, _ = await _crowd(folder, plan, CHANGED)
-    what = f"backup after {CHANGED} of {plan.crowd:,} addresses changed"
-    findings.rows += [
-        Row(
-            what=f"{what}: time against a full one",
-            unit="x",
-            figures=tuple(ours / whole for ours in small),
-            target=Target(relation="<=", limit=0.1),
-        ),
-        Row(
-            what=f"{what}: time against {CHANGED} of {CHANGED}",
-            unit="x",
-            figures=tuple(ours / few for ours, few in zip(small, alone, strict=True)),
-        ),
-    ]
     return findings
 
 

@@ -1,203 +1,243 @@
-"""Do many processes get their share, at keystores of their own and in one shared database?"""
+"""Do many processes get their share: at keystores of their own, at one address, and in one shared database?"""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
 import sys
 import time
-from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from sqlcipher3 import dbapi2 as sqlite
 
 import prontodb
 from benchmarks.contenders import DURABLE
 from benchmarks.contenders.sqlite import SELECT, UPSERT, connect, now_ms
+from benchmarks.fleet import fleet, wait_for_start
 from benchmarks.measure import Findings, Row, Series, Target, sync_time_ms
 from benchmarks.scenarios.scenario import Scenario
 from benchmarks.workload import Workload
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
     from benchmarks.measure import Plan
 
 KEYS_EACH = 1_000
 BUSY_TIMEOUT_S = 5.0
-DEADLINE_S = 60
-READY = "ready\n"
-CHECKOUT = Path(__file__).parents[2]
-OWN, SHARED = "own keystores", "one shared database"
-
-Taken = dict[str, list[list[tuple[int, int]]]]
-"""Of each kind: per round, what each worker passed and failed."""
+CURVE_ROUNDS = 3
+"""At most, for fleets of other sizes than the one whose rows have targets."""
+OWN, ONE, SHARED = "own keystores", "one address", "one shared database"
+NAMES = {OWN: f"prontodb, {OWN}", ONE: f"prontodb, {ONE}, shared sessions", SHARED: f"sqlcipher3, {SHARED}"}
 
 
-async def _work_own(folder: Path, number: int, seconds: float) -> tuple[int, int]:
-    """Read, then write, one after the other, at an address of this process; return how many passed and failed."""
-    workload, passed, failed = Workload(KEYS_EACH, seed=number), 0, 0
+class Share(NamedTuple):
+    """What one process got of a round."""
+
+    passed: int
+    failed: int
+    longest_s: float
+    """The longest time in which nothing of it passed. One that starves has few samples or none: only this shows it."""
+
+
+Taken = dict[str, list[list[Share]]]
+"""Of each kind: per round, the share of each worker."""
+
+
+class Tally:
+    """Counts what passes and fails between two moments, and the longest time in which nothing passed."""
+
+    def __init__(self, begun_s: float) -> None:
+        self.passed, self.failed, self.longest_s = 0, 0, 0.0
+        self._last_s = begun_s
+
+    def passes(self, at_s: float) -> None:
+        """Count one that passed."""
+        self.passed += 1
+        self._waited(at_s)
+
+    def fails(self) -> None:
+        """Count one that failed; the wait for one that passes goes on."""
+        self.failed += 1
+
+    def ends(self, at_s: float) -> Share:
+        """Return the share; who waits at the end has waited, too."""
+        self._waited(at_s)
+        return Share(self.passed, self.failed, self.longest_s)
+
+    def _waited(self, at_s: float) -> None:
+        self.longest_s = max(self.longest_s, at_s - self._last_s)
+        self._last_s = at_s
+
+
+async def _work_pronto(folder: Path, kind: str, number: int, seconds: float) -> Share:
+    """Read, then write, one after the other, at an address of this process or below its prefix at that of all."""
+    workload = Workload(KEYS_EACH, seed=number)
+    place, mode, prefix = ("all", "shared", f"agent{number}.") if kind == ONE else (f"agent{number}", "exclusive", "")
     async with (
         prontodb.open(folder / "root", settings=prontodb.Settings()) as manager,
-        manager.session(f"agent{number}", "prod") as keystore,
+        manager.session(place, "prod", mode=mode) as keystore,
     ):
         for batch in workload.batches():
-            await keystore.set_many(dict(batch))
-        _wait_for_start()
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
+            await keystore.set_many({prefix + key: value for key, value in batch})
+        wait_for_start()
+        tally = Tally(now := time.monotonic())
+        end = now + seconds
+        while now < end:
             key, value = workload.pair()
             try:
-                await keystore.get(key)
-                await keystore.set(key, value)
-                passed += 1
+                await keystore.get(prefix + key)
+                await keystore.set(prefix + key, value)
             except prontodb.errors.ProntoError:
-                failed += 1
-    return passed, failed
+                tally.fails()
+                now = time.monotonic()
+            else:
+                tally.passes(now := time.monotonic())
+    return tally.ends(now)
 
 
-def _work_shared(folder: Path, number: int, seconds: float) -> tuple[int, int]:
+def _work_shared(folder: Path, number: int, seconds: float) -> Share:
     """The old design: a prefix in one database, a deferred transaction that reads and then writes."""
-    workload, passed, failed = Workload(KEYS_EACH, seed=number), 0, 0
+    workload = Workload(KEYS_EACH, seed=number)
     connection = connect(folder / "shared.db", timeout=BUSY_TIMEOUT_S)
     prefix = f"agent{number}."
     connection.execute("BEGIN IMMEDIATE")
     for batch in workload.batches():
         connection.executemany(UPSERT, [(prefix + key, value, now_ms()) for key, value in batch])
     connection.execute("COMMIT")
-    _wait_for_start()
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
+    wait_for_start()
+    tally = Tally(now := time.monotonic())
+    end = now + seconds
+    while now < end:
         key, value = workload.pair()
         try:
             connection.execute("BEGIN DEFERRED")
             connection.execute(SELECT, (prefix + key, now_ms())).fetchone()
             connection.execute(UPSERT, (prefix + key, value, now_ms())).close()
             connection.execute("COMMIT")
-            passed += 1
         except sqlite.OperationalError:
-            failed += 1
+            tally.fails()
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
+            now = time.monotonic()
+        else:
+            tally.passes(now := time.monotonic())
     connection.close()
-    return passed, failed
+    return tally.ends(now)
 
 
-def _wait_for_start() -> None:
-    """Say that this process is ready, then wait until all are."""
-    print(READY, end="", flush=True)
-    sys.stdin.readline()
+def _work(kind: str, folder: Path, seconds: float, number: int) -> Share:
+    if kind == SHARED:
+        return _work_shared(folder, number, seconds)
+    return asyncio.run(_work_pronto(folder, kind, number, seconds))
 
 
-def _work(kind: str, folder: Path, number: int, seconds: float) -> tuple[int, int]:
-    if kind == OWN:
-        return asyncio.run(_work_own(folder, number, seconds))
-    return _work_shared(folder, number, seconds)
+def run_fleet(kind: str, folder: Path, processes: int, seconds: float) -> list[Share]:
+    """Run so many workers at once; return the share of each."""
+    found = fleet("benchmarks.scenarios.processes", processes, kind, str(folder), str(seconds))
+    return [Share(*each) for each in found]
 
 
-def fleet(kind: str, folder: Path, processes: int, seconds: float) -> list[tuple[int, int]]:
-    """Run so many workers at once; return what each passed and failed."""
-    command = [sys.executable, "-m", "benchmarks.scenarios.processes", kind, str(folder)]
-    with ExitStack() as stack:
-        workers = [
-            stack.enter_context(
-                subprocess.Popen(
-                    [*command, str(number), str(seconds)],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    text=True,
-                    cwd=CHECKOUT,
-                )
-            )
-            for number in range(processes)
-        ]
-        # On the way out each is waited for; one that hangs would make us hang too.
-        for worker in workers:
-            stack.callback(worker.kill)
-        for worker in workers:
-            assert worker.stdout is not None
-            if worker.stdout.readline() != READY:
-                raise RuntimeError(f"a worker on {kind} did not start")
-        for worker in workers:
-            assert worker.stdin is not None
-            worker.stdin.write("go\n")
-            worker.stdin.flush()
-        found = [json.loads(worker.communicate(timeout=DEADLINE_S)[0]) for worker in workers]
-    return [(passed, failed) for passed, failed in found]
+def fairness(shares: Iterable[Share]) -> float:
+    """Return what the slowest got of what the fastest got."""
+    passed = [share.passed for share in shares]
+    return min(passed) / max(1, *passed)
+
+
+def failures(shares: Iterable[Share]) -> float:
+    """Return how many transactions failed in all."""
+    return sum(share.failed for share in shares)
+
+
+def longest_ms(shares: Iterable[Share]) -> float:
+    """Return the longest time in which any of them got nothing done."""
+    return max(share.longest_s for share in shares) * 1_000
+
+
+def per_second(shares: Sequence[Share], seconds: float) -> float:
+    """Return what passed in all, a second."""
+    return sum(share.passed for share in shares) / seconds
 
 
 def rows_of(taken: Taken, processes: int) -> list[Row]:
-    """Return the table's lines: fairness and failures of both kinds, and the throughput of one against the other."""
+    """Return the table's lines: fairness, failures and longest wait of each kind, and throughput against the old."""
+    what = f"{processes} processes"
 
-    def fairness(kind: str) -> tuple[float, ...]:
-        shares = [[passed for passed, _ in workers] for workers in taken[kind]]
-        return tuple(min(each) / max(1, *each) for each in shares)
-
-    def failures(kind: str) -> tuple[float, ...]:
-        return tuple(sum(failed for _, failed in workers) for workers in taken[kind])
+    def row(kind: str, name: str, unit: str, figure: Callable[[list[Share]], float], target: Target | None) -> Row:
+        figures = tuple(figure(shares) for shares in taken[kind])
+        return Row(what=f"{what}, {kind}: {name}", unit=unit, figures=figures, target=target)
 
     def passed(kind: str) -> list[int]:
-        return [max(1, sum(passed for passed, _ in workers)) for workers in taken[kind]]
+        return [max(1, sum(share.passed for share in shares)) for shares in taken[kind]]
 
-    what = f"{processes} processes"
+    def against(kind: str) -> Row:
+        pairs = zip(passed(kind), passed(SHARED), strict=True)
+        figures = tuple(own / shared for own, shared in pairs)
+        return Row(what=f"{what}: throughput, {kind} against {SHARED}", unit="x", figures=figures)
+
+    none, half = Target(relation="<=", limit=0), Target(relation=">=", limit=0.5)
     return [
-        Row(
-            what=f"{what}, {OWN}: slowest against fastest",
-            unit="x",
-            figures=fairness(OWN),
-            target=Target(relation=">=", limit=0.5),
-        ),
-        Row(
-            what=f"{what}, {OWN}: failed transactions",
-            unit="",
-            figures=failures(OWN),
-            target=Target(relation="<=", limit=0),
-        ),
-        Row(what=f"{what}, {SHARED}: slowest against fastest", unit="x", figures=fairness(SHARED)),
-        Row(what=f"{what}, {SHARED}: failed transactions", unit="", figures=failures(SHARED)),
-        Row(
-            what=f"{what}: throughput, {OWN} against {SHARED}",
-            unit="x",
-            figures=tuple(own / shared for own, shared in zip(passed(OWN), passed(SHARED), strict=True)),
-        ),
+        row(OWN, "slowest against fastest", "x", fairness, half),
+        row(OWN, "failed transactions", "", failures, none),
+        row(ONE, "slowest against fastest", "x", fairness, None),
+        row(ONE, "failed transactions", "", failures, none),
+        row(SHARED, "slowest against fastest", "x", fairness, None),
+        row(SHARED, "failed transactions", "", failures, None),
+        *(row(kind, "longest that a process got nothing done", "ms", longest_ms, None) for kind in taken),
+        against(OWN),
+        against(ONE),
     ]
 
 
-def _series(taken: Taken, processes: int, seconds: float) -> list[Series]:
-    name = f"{processes} processes, read then write"
-    us = {
-        kind: tuple(seconds * 1e6 / max(1, sum(passed for passed, _ in workers)) for workers in rounds)
-        for kind, rounds in taken.items()
+def series_of(taken: Taken, processes: int, seconds: float) -> list[Series]:
+    """Return the points of the curves over the number of processes."""
+    figures: Mapping[str, tuple[str, Callable[[list[Share]], float]]] = {
+        "read then write": ("/s", lambda shares: per_second(shares, seconds)),
+        "slowest against fastest": ("x", fairness),
+        "failed transactions": ("", failures),
+        "longest that a process got nothing done": ("ms", longest_ms),
     }
     return [
-        Series(race=name, contender=f"prontodb, {OWN}", promise=DURABLE, figures=us[OWN]),
-        Series(race=name, contender=f"sqlcipher3, {SHARED}", promise=DURABLE, figures=us[SHARED]),
+        Series(
+            race=f"{processes} process{'es' * (processes > 1)}: {what}",
+            contender=NAMES[kind],
+            promise=DURABLE,
+            figures=tuple(figure(shares) for shares in rounds),
+            unit=unit,
+            family=f"processes: {what}",
+            axis="processes",
+            at=processes,
+        )
+        for what, (unit, figure) in figures.items()
+        for kind, rounds in taken.items()
     ]
 
 
 async def probe(folder: Path, plan: Plan) -> Findings:
-    """Run both kinds in turn."""
+    """Run the kinds in turn, one number of processes after the other; a first round of the usual number is dropped."""
     findings = Findings()
     connect(folder / "shared.db").close()
-    taken: Taken = {OWN: [], SHARED: []}
-    for number in range(plan.rounds + 1):
-        control = sync_time_ms(folder)
-        for kind, rounds in taken.items():
-            workers = fleet(kind, folder, plan.processes, plan.processes_s)
-            if number:
-                rounds.append(workers)
-        if number:
-            findings.sync_ms.append(control)
-    findings.rows = rows_of(taken, plan.processes)
-    findings.series = _series(taken, plan.processes, plan.processes_s)
+    for kind in NAMES:
+        run_fleet(kind, folder, plan.processes, plan.processes_s)
+    for processes in sorted({*plan.fleets, plan.processes}):
+        is_usual = processes == plan.processes
+        taken: Taken = {kind: [] for kind in NAMES}
+        for _ in range(plan.rounds if is_usual else min(plan.rounds, CURVE_ROUNDS)):
+            findings.sync_ms.append(sync_time_ms(folder))
+            for kind, rounds in taken.items():
+                rounds.append(run_fleet(kind, folder, processes, plan.processes_s))
+        findings.series += series_of(taken, processes, plan.processes_s)
+        if is_usual:
+            findings.rows = rows_of(taken, processes)
     return findings
 
 
 SCENARIO = Scenario(
     name="processes",
-    question="Do many processes get their share, at keystores of their own and in one shared database?",
+    question="Do many processes get their share: at own keystores, at one address, in one shared database?",
     probe=probe,
 )
 
 if __name__ == "__main__":
-    print(json.dumps(_work(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]))))
+    print(json.dumps(_work(sys.argv[1], Path(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4]))))

@@ -8,8 +8,9 @@ TINY = Plan(
     tasks=(1,),
     keys=10,
     addresses=2,
-    crowd=12,
+    roots=(1, 2),
     footprints=(2,),
     processes=2,
     processes_s=0.01,
+    fleets=(1, 2),
 )
