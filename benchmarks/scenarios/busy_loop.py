@@ -70,7 +70,6 @@ async def beside(call: Callable[[], Awaitable[object]], steps: int, samples: int
 
     At the deadline the application stops, whereupon a call that starves comes to its end, too: nothing hangs.
     """
-    gc.collect()
     cell = Cell()
     begun = time.perf_counter()
     end = begun + deadline_s
@@ -174,6 +173,7 @@ async def probe(folder: Path, plan: Plan) -> Findings:
                 cells: dict[str, list[Cell]] = {name: [] for name in (*names, ALONE)}
                 for _ in range(min(plan.rounds, MAX_ROUNDS)):
                     findings.sync_ms.append(sync_time_ms(folder))
+                    gc.collect()
                     for name, rounds in cells.items():
                         call = _nothing if name == ALONE else caller_of(stores[name], operation)
                         rounds.append(await beside(call, steps, samples, deadline_s))

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 KEY = "agent.state.counter"
 MOST_TASKS = 100
+FLEET_ROUNDS = 5
+"""At most, where processes raise it: each round starts a fleet for every contender."""
 
 
 class Raised(NamedTuple):
@@ -279,7 +281,7 @@ async def probe(folder: Path, plan: Plan) -> Findings:
     async def turns(what: str, kinds: Sequence[type[Contender]], seconds: float, at: int) -> None:
         present = [kind for kind in wanted(kinds, plan) if kind.why_missing() is None]
         taken: dict[str, list[Ended]] = {kind.name: [] for kind in present}
-        for number in range(plan.rounds + 1):
+        for number in range((min(plan.rounds, FLEET_ROUNDS) if kinds is BY_PROCESSES else plan.rounds) + 1):
             control = sync_time_ms(folder)
             for kind in present:
                 place = folder / f"{slug(what)}-{slug(kind.name)}"

@@ -58,7 +58,6 @@ def percentile(ordered: Sequence[float], share: float) -> float:
 
 async def held(work: Work, tasks: int, seconds: float) -> Held:
     """Have the tasks work for a time, and one more task look how late its turn comes."""
-    gc.collect()
     done, late_ms = 0, []
     begun = time.perf_counter()
     end = begun + seconds
@@ -175,6 +174,7 @@ async def probe(folder: Path, plan: Plan) -> Findings:
             await held(runners[ours], tasks, plan.round_s)  # addresses are made, caches filled
             for _ in range(min(plan.rounds, MAX_ROUNDS)):
                 findings.sync_ms.append(sync_time_ms(folder))
+                gc.collect()
                 for name, rounds in taken.items():
                     rounds.append(await held(runners.get(name, _nothing), tasks, plan.round_s * ROUNDS_LONG))
             found = findings_of(what, taken, ours, promises)
