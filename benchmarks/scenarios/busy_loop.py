@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from benchmarks.contenders import Measured, missing, opened
 from benchmarks.contenders.peers import Lmdb
 from benchmarks.contenders.pronto import Pronto, ProntoShared
+from benchmarks.contenders.redis_server import RedisAlways
 from benchmarks.contenders.sqlite import AiosqliteCommitEach, Raw
 from benchmarks.measure import Findings, Row, Series, sync_time_ms
 from benchmarks.scenarios.scenario import Scenario
@@ -33,7 +34,7 @@ STARVED_MS = 1_000
 MAX_ROUNDS = 3
 CALIBRATED_S = 0.05
 ALONE = "the application alone"
-PEERS = (AiosqliteCommitEach, Raw, Lmdb)
+PEERS = (AiosqliteCommitEach, Raw, Lmdb, RedisAlways)
 KINDS = (Pronto, ProntoShared, *PEERS)
 HOT, COLD, SET = "get, hot", "get, not cached", "durable set"
 OURS = {HOT: Pronto, COLD: ProntoShared, SET: Pronto}

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import prontodb
 from benchmarks.contenders import DURABLE, Measured, missing, opened
-from benchmarks.contenders.peers import Diskcache, Lmdb
+from benchmarks.contenders.agents import PyKeyValueRocksdb
+from benchmarks.contenders.peers import Diskcache, Lmdb, RocksdictSynced
 from benchmarks.contenders.pronto import Pronto, ProntoShared
+from benchmarks.contenders.redis_server import RedisAlways
 from benchmarks.contenders.sqlite import AiosqliteCommitEach, Raw
 from benchmarks.measure import Findings, Row, Series, sync_time_ms
 from benchmarks.scenarios.scenario import Scenario
@@ -37,7 +39,7 @@ LARGE_BYTES = 1_000_000
 LARGE_TASKS = 10
 NOBODY = "no store"
 SESSIONS = "prontodb, sessions"
-PEERS = (AiosqliteCommitEach, Raw, Lmdb, Diskcache)
+PEERS = (AiosqliteCommitEach, Raw, Lmdb, RocksdictSynced, RedisAlways, Diskcache, PyKeyValueRocksdb)
 KINDS = (Pronto, ProntoShared, *PEERS)
 SETS, GETS = f"{TASKS} tasks, durable sets", f"{TASKS} tasks, gets not cached"
 LARGE = f"{LARGE_TASKS} tasks, set and get 1 MB"

@@ -6,8 +6,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
 from benchmarks.contenders import Measured, Promise, opened
-from benchmarks.contenders.peers import Diskcache, Lmdb
+from benchmarks.contenders.peers import Diskcache, Lmdb, RocksdictSynced
 from benchmarks.contenders.pronto import Pronto, ProntoShared
+from benchmarks.contenders.redis_server import RedisAlways
 from benchmarks.contenders.sqlite import AiosqliteCommitEach, Raw
 from benchmarks.measure import Goal, Race
 from benchmarks.rounds import gets, sets
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 SIZES = {"1 KB": 1_000, "10 KB": 10_000, "1 MB": 1_000_000}
 MOST_BYTES = 50_000_000
 """Of values of one size, in each store: a few keys when they are large, and the disk stays modest."""
-PEERS = (Raw, AiosqliteCommitEach, Lmdb)
+PEERS = (Raw, AiosqliteCommitEach, Lmdb, RocksdictSynced, RedisAlways)
 KINDS = (Pronto, ProntoShared, *PEERS, Diskcache)
 READERS = (ProntoShared, *PEERS, Diskcache)
 WRITERS = (Pronto, *PEERS)
