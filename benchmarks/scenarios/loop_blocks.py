@@ -125,7 +125,7 @@ def _figures(rounds: Sequence[Held]) -> dict[str, tuple[str, tuple[float, ...]]]
     """Return, of each thing that is told, its unit and a figure per round."""
     return {
         "a timer is late, median": ("ms", tuple(percentile(each.late_ms, 0.5) for each in rounds)),
-        "a timer is late, 99.9th percentile": ("ms", tuple(percentile(each.late_ms, 0.999) for each in rounds)),
+        "a timer is late, 1 time in 1,000": ("ms", tuple(percentile(each.late_ms, 0.999) for each in rounds)),
         "a timer is late, at most": ("ms", tuple(each.late_ms[-1] for each in rounds)),
         "done": ("/s", tuple(each.per_second for each in rounds)),
     }

@@ -194,7 +194,7 @@ def series_of(taken: Taken, processes: int, seconds: float) -> list[Series]:
     """Return the points of the curves over the number of processes."""
     figures: Mapping[str, tuple[str, Callable[[list[Share]], float]]] = {
         "read then write": ("/s", lambda shares: per_second(shares, seconds)),
-        "slowest against fastest": ("x", fairness),
+        "read then write, the slowest process": ("/s", lambda shares: min(each.passed for each in shares) / seconds),
         "failed transactions": ("", failures),
         "longest that a process got nothing done": ("ms", longest_ms),
     }

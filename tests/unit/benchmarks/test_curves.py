@@ -75,7 +75,7 @@ def test_a_loop_that_was_held_shows_in_the_longest_only() -> None:
     found = findings_of("sets", {"ours": [held], NOBODY: [calm]}, "ours", {"ours": DURABLE})
     assert [(row.what, row.figures) for row in found.rows] == [
         ("sets: a timer is late, median", (0.1,)),
-        ("sets: a timer is late, 99.9th percentile", (90.0,)),
+        ("sets: a timer is late, 1 time in 1,000", (90.0,)),
         ("sets: a timer is late, at most", (90.0,)),
     ]
     assert [each.contender for each in found.series if each.unit == "/s"] == ["ours"]

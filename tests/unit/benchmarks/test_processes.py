@@ -48,5 +48,5 @@ def test_rows_and_curves_say_what_each_kind_got() -> None:
         f"2 processes, {ONE}: failed transactions",
     }
     speeds = [series for series in series_of(taken, 2, 0.5) if series.unit == "/s"]
-    assert [series.figures for series in speeds] == [(380,), (190,), (38,)]
+    assert [series.figures for series in speeds] == [(380,), (190,), (38,), (180,), (80,), (2,)]
     assert {(series.axis, series.at) for series in speeds} == {("processes", 2)}
