@@ -19,6 +19,7 @@ from prontodb.errors import (
     shown,
 )
 from prontodb.model.key import after, check_key, check_prefix, check_value, namespace_of, prefix_end, project_of
+from prontodb.model.limits import PAGE_BYTES
 from prontodb.model.operation import ABSENT, FOREVER, INHERIT, READ, WRITE, Op
 from prontodb.model.ttl import lifetime_ms, ttl_ms
 
@@ -188,10 +189,13 @@ class Keystore:
     async def _pages(self, prefix: str) -> AsyncIterator[Sequence[Entry]]:
         self._check_open()
         lo, hi = check_prefix(prefix), prefix_end(prefix)
-        limit = FIRST_PAGE
+        limit = min(FIRST_PAGE, self._limits.max_page)
         self._allow(READ, prefix)
         while page := await self._keyspace.scan(lo, hi, limit):
             yield page
+            # Shorter than asked for, and not for its size: there was no more.
+            if len(page) < limit and sum(len(entry.value) for entry in page) <= PAGE_BYTES:
+                return
             self._check_open()
             self._allow(READ, prefix)
             lo, limit = after(page[-1].key), min(limit * 4, self._limits.max_page)
@@ -206,11 +210,14 @@ class Keystore:
     async def _key_pages(self, prefix: str, right: str = READ) -> AsyncIterator[list[str]]:
         self._check_open()
         lo, hi = check_prefix(prefix), prefix_end(prefix)
+        limit = min(FIRST_PAGE, self._limits.max_page)
         self._allow(right, prefix)
-        while page := await self._keyspace.keys(lo, hi, self._limits.max_page):
+        while page := await self._keyspace.keys(lo, hi, limit):
             yield page
+            if len(page) < limit:
+                return
             self._allow(right, prefix)
-            lo = after(page[-1])
+            lo, limit = after(page[-1]), self._limits.max_page
 
     async def count(self, prefix: str = "") -> int:
         """Return how many live entries have keys that begin with `prefix`, from one snapshot."""

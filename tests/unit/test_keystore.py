@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -142,6 +143,21 @@ async def test_a_scan_passes_over_many_pages_in_byte_order(ks: Keystore) -> None
     assert await ks.list_keys("k") == expected
     assert await ks.count("k") == len(expected)
     assert await ks.count() == len(expected) + 2
+
+
+async def test_a_short_list_asks_the_store_once(ks: Keystore, monkeypatch: pytest.MonkeyPatch) -> None:
+    await ks.set_many({f"k{n}": "v" for n in range(10)})
+    asked: list[str] = []
+    for name in ("scan", "keys"):
+        call = getattr(ks._keyspace, name)
+
+        def counted(*arguments: Any, name: str = name, call: Any = call) -> Any:
+            asked.append(name)
+            return call(*arguments)
+
+        monkeypatch.setattr(ks._keyspace, name, counted)
+    assert len(await entries(ks, "k")) == len(await ks.list_keys("k")) == 10
+    assert asked == ["scan", "keys"]
 
 
 async def test_large_values_end_a_page_early_and_none_is_lost(ks: Keystore) -> None:

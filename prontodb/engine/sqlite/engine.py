@@ -450,7 +450,13 @@ class SqliteKeyspace:
     async def keys(self, lo: str, hi: str | None, limit: int) -> list[str]:
         """See `Keyspace.keys`."""
         now_ms = self._clock.wall_ms()
-        return await self._beside(lambda connection: transactions.keys(connection, lo, hi, limit, now_ms))
+
+        def work(connection: Connection) -> list[str]:
+            return transactions.keys(connection, lo, hi, limit, now_ms)
+
+        if limit <= INLINE_ROWS:
+            return await (await self._store()).read(work)
+        return await self._beside(work)
 
     async def count(self, lo: str, hi: str | None) -> int:
         """See `Keyspace.count`."""

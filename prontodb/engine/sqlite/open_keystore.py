@@ -65,7 +65,9 @@ READS_BEFORE_READER = 2
 and while it is there it takes more memory than all else of a keystore."""
 SLOW_READ_S = 0.002
 LANE_READS_AFTER_SLOW = 64
-"""After a read on the loop took over SLOW_READ_S, this many go to the lane."""
+LANE_READS_FOR_S = 0.1
+"""After a read on the loop took over SLOW_READ_S, so many go to the lane, or those of this time: it may have been
+another thread that was slow, and on a busy loop each trip to the lane takes longer than the read did."""
 LOOK_EVERY_S = 0.05
 """How long reads may go on at an address that another process renamed or removed; each look costs a system call."""
 STUCK_S = 5.0
@@ -112,6 +114,7 @@ class OpenKeystore:
         self.pins = 0
         self.used = 0
         self.lane_reads = 0
+        self._lane_reads_until = 0.0
         self._reads_before_reader = READS_BEFORE_READER
         self._looked_at = 0.0
         self._waiting: deque[_Call] = deque()
@@ -211,10 +214,10 @@ class OpenKeystore:
         reader = self.reader
         if reader is None:
             raise BusyError("no reading connection now")
-        if self.lane_reads and not self.read_only:
-            self.lane_reads -= 1
-            raise BusyError("reads were slow a moment ago")
         begun = time.perf_counter()
+        if self.lane_reads and not self.read_only:
+            self.lane_reads = self.lane_reads - 1 if begun < self._lane_reads_until else 0
+            raise BusyError("reads were slow a moment ago")
         if begun - self._looked_at > LOOK_EVERY_S:
             if not self.still_there:
                 raise self.gone()
@@ -224,8 +227,9 @@ class OpenKeystore:
         except sqlite.ERRORS as error:
             raise self._reader_failed(error) from error
         finally:
-            if time.perf_counter() - begun > SLOW_READ_S:
-                self.lane_reads = LANE_READS_AFTER_SLOW
+            ended = time.perf_counter()
+            if ended - begun > SLOW_READ_S:
+                self.lane_reads, self._lane_reads_until = LANE_READS_AFTER_SLOW, ended + LANE_READS_FOR_S
 
     def _reader_failed(self, error: sqlite.Error) -> ProntoError:
         failure = sqlite.translated(error, self.path)

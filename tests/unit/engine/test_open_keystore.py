@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,8 +13,9 @@ from typing import cast
 import anyio
 import pytest
 
+from prontodb.engine.sqlite import open_keystore
 from prontodb.engine.sqlite.engine import SqliteKeyspace
-from prontodb.engine.sqlite.open_keystore import READS_BEFORE_READER, OpenKeystore
+from prontodb.engine.sqlite.open_keystore import LANE_READS_AFTER_SLOW, READS_BEFORE_READER, OpenKeystore
 from prontodb.errors import (
     AddressGoneError,
     BusyError,
@@ -114,6 +117,27 @@ async def test_a_connection_for_reads_is_opened_once_there_are_some(ks: Keystore
     # The file and its log, and no third one that SQLite keeps for looking whose log it is.
     assert descriptors() == before + 2
     assert store_of(ks).read_inline(lambda connection: sqlite.one(connection, "SELECT 7")) == (7,)
+
+
+@pytest.mark.parametrize(("for_s", "on_the_lane"), [(math.inf, LANE_READS_AFTER_SLOW), (-1.0, 1)])
+async def test_after_a_slow_read_some_go_to_the_lane(
+    ks: Keystore, monkeypatch: pytest.MonkeyPatch, for_s: float, on_the_lane: int
+) -> None:
+    for _ in range(READS_BEFORE_READER + 1):
+        await ks.exists("absent")
+    store = store_of(ks)
+    monkeypatch.setattr(open_keystore, "LANE_READS_FOR_S", for_s)
+    with monkeypatch.context() as slow:
+        slow.setattr(open_keystore, "SLOW_READ_S", -1.0)
+        store.read_inline(lambda _: None)
+    refused = 0
+    with contextlib.suppress(StopIteration):
+        while True:
+            try:
+                store.read_inline(lambda _: next(iter(())))
+            except BusyError:
+                refused += 1
+    assert refused == on_the_lane
 
 
 async def test_what_waits_for_the_lane_goes_into_one_commit(ks: Keystore, gate: Gate) -> None:
