@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -73,6 +75,27 @@ def running_loop() -> asyncio.AbstractEventLoop:
         raise UnsupportedBackendError("ProntoDB runs on asyncio only: use asyncio.run or anyio.run") from error
 
 
+class Home:
+    """The loop that handles belong to. The child of a fork has no home, even where it runs the same loop on."""
+
+    __slots__ = ("__weakref__", "loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop: object = loop
+        _homes.add(self)
+
+
+_homes: weakref.WeakSet[Home] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for home in _homes:
+        home.loop = _homes  # which no loop is
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
 class Mailbox:
     """What threads have to tell a loop, which is woken once for all that comes while it is busy.
 
@@ -97,14 +120,20 @@ class Mailbox:
 
     def _deliver(self) -> None:
         self._is_coming = False
-        # What comes meanwhile waits for the next tick: others are to have their turn as well.
-        for _ in range(len(self._letters)):
-            call, arguments = self._letters.popleft()
-            try:
-                call(*arguments)
-            except Exception as error:  # noqa: BLE001 - a bug of ours must not keep the others from theirs
-                said = "a lane's result could not be handed over"
-                self._loop.call_exception_handler({"message": said, "exception": error})
+        left = len(self._letters)
+        try:
+            # What comes meanwhile waits for the next tick: others are to have their turn as well.
+            while left:
+                left -= 1
+                call, arguments = self._letters.popleft()
+                try:
+                    call(*arguments)
+                except Exception as error:  # noqa: BLE001 - a bug of ours must not keep the others from theirs
+                    said = "a lane's result could not be handed over"
+                    self._loop.call_exception_handler({"message": said, "exception": error})
+        finally:
+            if left:  # Ctrl-C, here of all places: the loop may go on
+                self._loop.call_soon(self._deliver)
 
 
 class Lane:

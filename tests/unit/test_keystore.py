@@ -160,6 +160,19 @@ async def test_a_short_list_asks_the_store_once(ks: Keystore, monkeypatch: pytes
     assert asked == ["scan", "keys"]
 
 
+@pytest.mark.parametrize("expired", [1, 63, 64, 65, 200])
+@pytest.mark.parametrize("live", [0, 1, 63, 64, 65, 200])
+async def test_expired_entries_that_nobody_swept_hide_no_other(
+    ks: Keystore, clock: ManualClock, expired: int, live: int
+) -> None:
+    await ks.set_many({f"k{n:03}a": "v" for n in range(expired)}, ttl=1)
+    if live:
+        await ks.set_many({f"k{n:03}b": "v" for n in range(live)})
+    clock.advance(2)
+    wanted = [f"k{n:03}b" for n in range(live)]
+    assert keys_of(await entries(ks, "k")) == await ks.list_keys("k") == wanted
+
+
 async def test_large_values_end_a_page_early_and_none_is_lost(ks: Keystore) -> None:
     expected = {f"big{n:02}": str(n) * 500_000 for n in range(40)}
     for key, value in expected.items():

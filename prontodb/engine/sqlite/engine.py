@@ -25,7 +25,7 @@ from prontodb.log import event
 from prontodb.model.operation import frees_room
 from prontodb.storage import connection as sqlite
 from prontodb.storage import reserve
-from prontodb.storage.lane import CancelledError, Future, Lane, Mailbox, current_loop, outlast, running_loop
+from prontodb.storage.lane import CancelledError, Future, Home, Lane, Mailbox, current_loop, outlast, running_loop
 from prontodb.storage.lock import TRIES
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ class SqliteEngine:
         self._max_descriptors = max_descriptors
         self._reserved = 0  # of the descriptors, those of sessions
         self._pid, self.loop = os.getpid(), running_loop()
+        self.home = Home(self.loop)
         mailbox = Mailbox(self.loop)
         self._lanes = [Lane(mailbox) for _ in range(settings.lane_count)]
         self._side_lanes = [Lane(mailbox) for _ in range(SIDE_LANES)]
@@ -362,7 +363,7 @@ class SqliteKeyspace:
     async def _store(self) -> OpenKeystore:
         """Return the open store: the one at hand, or after it was closed for others, opened again."""
         engine, store = self._engine, self._current
-        if engine.loop is not current_loop():
+        if engine.home.loop is not current_loop():
             engine.check_usable()
         if store.closed or not engine._open:
             self._current = store = await engine.store(self._address, self._identity)
@@ -371,7 +372,7 @@ class SqliteKeyspace:
     async def read(self, keys: Sequence[str]) -> list[Entry | None]:
         """See `Keyspace.read`."""
         engine, store = self._engine, self._current
-        if engine.loop is not current_loop():
+        if engine.home.loop is not current_loop():
             engine.check_usable()
         if store.closed or not engine._open:
             store = await self._store()
@@ -411,7 +412,7 @@ class SqliteKeyspace:
     async def apply(self, ops: Sequence[Op], fence: Fence) -> Receipt:
         """See `Keyspace.apply`."""
         engine, store = self._engine, self._current
-        if engine.loop is not current_loop():
+        if engine.home.loop is not current_loop():
             engine.check_usable()
         if store.closed or not engine._open:
             store = await self._store()
@@ -440,23 +441,21 @@ class SqliteKeyspace:
         """See `Keyspace.scan`."""
         now_ms = self._clock.wall_ms()
 
-        def work(connection: Connection) -> list[Entry]:
-            return transactions.scan(connection, lo, hi, limit, now_ms, reverse=reverse)
-
-        if limit <= INLINE_ROWS:
-            return await (await self._store()).read(work)
-        return await self._beside(work)
+        if limit <= INLINE_ROWS and not reverse:
+            found = await (await self._store()).read(lambda c: transactions.first_page(c, lo, hi, limit, now_ms))
+            if found is not None:
+                return found
+        return await self._beside(lambda c: transactions.scan(c, lo, hi, limit, now_ms, reverse=reverse))
 
     async def keys(self, lo: str, hi: str | None, limit: int) -> list[str]:
         """See `Keyspace.keys`."""
         now_ms = self._clock.wall_ms()
 
-        def work(connection: Connection) -> list[str]:
-            return transactions.keys(connection, lo, hi, limit, now_ms)
-
         if limit <= INLINE_ROWS:
-            return await (await self._store()).read(work)
-        return await self._beside(work)
+            found = await (await self._store()).read(lambda c: transactions.first_keys(c, lo, hi, limit, now_ms))
+            if found is not None:
+                return found
+        return await self._beside(lambda c: transactions.keys(c, lo, hi, limit, now_ms))
 
     async def count(self, lo: str, hi: str | None) -> int:
         """See `Keyspace.count`."""

@@ -63,6 +63,8 @@ RETRY_S = (0.002, 0.02)
 READS_BEFORE_READER = 2
 """Reads that the lane does before a connection for reads on the loop is opened: to open one takes as long as these do,
 and while it is there it takes more memory than all else of a keystore."""
+READS_BEFORE_ANOTHER_TRY = 1_000
+"""And so many when it could not be opened."""
 SLOW_READ_S = 0.002
 LANE_READS_AFTER_SLOW = 64
 LANE_READS_FOR_S = 0.1
@@ -149,15 +151,15 @@ class OpenKeystore:
             raise
 
     def _open_reader(self) -> None:
-        self.reader, found = opening.open_reader(
+        reader, found = opening.open_reader(
             self.layout, self.address, any_thread=True, knows_log=self._writer is not None
         )
         try:
             self._check_identity(found)
         except BaseException:
-            reader, self.reader = self.reader, None
             reader.close()
             raise
+        self.reader = reader  # from now on the loop reads through it
 
     def _open_writer(self) -> None:
         try:
@@ -256,16 +258,27 @@ class OpenKeystore:
             if not self.still_there:
                 raise self.gone()
             if self.reader is None and not self.closed:
-                if not self._reads_before_reader:
-                    self._open_reader()
-                else:
-                    self._reads_before_reader -= 1
+                self._open_reader_in_time()
             return work(connection)
 
         try:
             return await self.on_writer(looked)
         except StorageFullError:
             return opening.read_as_it_is(self.layout, self.address, work)
+
+    def _open_reader_in_time(self) -> None:
+        """On the lane, before a read: open the reading connection once there were some; do without where it fails."""
+        if self._reads_before_reader:
+            self._reads_before_reader -= 1
+            return
+        try:
+            self._open_reader()
+        except AddressGoneError:
+            raise
+        except ProntoError as error:
+            # As when no descriptor is left: the connection at hand answers as well.
+            self._reads_before_reader = READS_BEFORE_ANOTHER_TRY
+            event("reader.failed", address=self.address, error=type(error).__name__)
 
     async def on_writer(self, work: Callable[[Connection, Target], T]) -> T:
         """Run `work` on the lane's connection; comes again while the file is busy, up to the deadline."""

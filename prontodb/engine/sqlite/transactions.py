@@ -115,6 +115,54 @@ def scan(
     return page
 
 
+def first_page(connection: Connection, lo: str, hi: str | None, limit: int, now_ms: int) -> list[Entry] | None:
+    """`scan` that looks at `limit` rows at most; None when expired ones among them leave the page open."""
+    page: list[Entry] = []
+    seen = size = 0
+    upper = "" if hi is None else "AND namespace_key < ?"
+    cursor = connection.execute(
+        f"SELECT {_COLUMNS} FROM kvstore WHERE namespace_key >= ? {upper} ORDER BY namespace_key LIMIT ?",
+        (lo, limit) if hi is None else (lo, hi, limit),
+    )
+    try:
+        for row in cursor:
+            seen += 1
+            if _has_expired(row[4], now_ms):
+                continue
+            page.append(entry_of(row))
+            size += len(row[1])
+            if size > PAGE_BYTES:
+                return page
+    finally:
+        cursor.close()
+    return page if seen < limit or len(page) == limit else None
+
+
+def first_keys(connection: Connection, lo: str, hi: str | None, limit: int, now_ms: int) -> list[str] | None:
+    """`keys` that looks at `limit` rows at most; None when expired ones among them leave the page open."""
+    upper = "" if hi is None else "AND namespace_key < ?"
+    found = rows(
+        connection,
+        f"SELECT namespace_key, ttl_expires_at FROM kvstore WHERE namespace_key >= ? {upper} "
+        "ORDER BY namespace_key LIMIT ?",
+        (lo, limit) if hi is None else (lo, hi, limit),
+    )
+    names = _names(key for key, expires_at in found if not _has_expired(expires_at, now_ms))
+    return names if len(found) < limit or len(names) == limit else None
+
+
+def _has_expired(expires_at: object, now_ms: int) -> bool:
+    """As SQLite compares: text, which only damage puts there, is later than any number."""
+    return isinstance(expires_at, (int, float)) and expires_at <= now_ms
+
+
+def _names(found: Iterable[object]) -> list[str]:
+    names = list(found)
+    if not all(isinstance(name, str) for name in names):
+        raise CorruptError("a key is damaged (it is no text); 'prontodb doctor --deep' says more")
+    return names  # type: ignore[return-value]
+
+
 def keys(connection: Connection, lo: str, hi: str | None, limit: int, now_ms: int) -> list[str]:
     """Return up to `limit` live keys of the range in byte order."""
     upper = "" if hi is None else "AND namespace_key < ?"
@@ -124,10 +172,7 @@ def keys(connection: Connection, lo: str, hi: str | None, limit: int, now_ms: in
         "ORDER BY namespace_key LIMIT ?",
         (lo, now_ms, limit) if hi is None else (lo, hi, now_ms, limit),
     )
-    names = [key for (key,) in found]
-    if not all(isinstance(name, str) for name in names):
-        raise CorruptError("a key is damaged (it is no text); 'prontodb doctor --deep' says more")
-    return names
+    return _names(key for (key,) in found)
 
 
 def expired(connection: Connection, limit: int, now_ms: int) -> list[str]:

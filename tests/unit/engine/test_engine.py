@@ -285,7 +285,8 @@ async def test_nothing_works_after_close(root: Path) -> None:
     await engine.close()
 
 
-async def test_a_child_made_by_fork_cannot_use_what_its_parent_opened(root: Path) -> None:
+@pytest.mark.parametrize("goes_on", [False, True], ids=["", "and runs the same loop on"])
+async def test_a_child_made_by_fork_cannot_use_what_its_parent_opened(root: Path, goes_on: bool) -> None:
     async with managed(root) as manager:
         await manager.create(HERE)
         engine = manager._engine
@@ -293,6 +294,8 @@ async def test_a_child_made_by_fork_cannot_use_what_its_parent_opened(root: Path
         reading, writing = os.pipe()
         child = os.fork()
         if child == 0:
+            if goes_on:
+                asyncio._set_running_loop(engine.loop)
             _report_and_exit(keyspace, engine, writing)
         os.close(writing)
         with open(reading) as file:

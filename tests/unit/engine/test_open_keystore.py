@@ -13,7 +13,7 @@ from typing import cast
 import anyio
 import pytest
 
-from prontodb.engine.sqlite import open_keystore
+from prontodb.engine.sqlite import open_keystore, opening
 from prontodb.engine.sqlite.engine import SqliteKeyspace
 from prontodb.engine.sqlite.open_keystore import LANE_READS_AFTER_SLOW, READS_BEFORE_READER, OpenKeystore
 from prontodb.errors import (
@@ -23,6 +23,7 @@ from prontodb.errors import (
     FencedError,
     OutcomeUnknownError,
     RevisionConflictError,
+    UnavailableError,
 )
 from prontodb.keystore import Keystore
 from prontodb.model.clock import ManualClock
@@ -117,6 +118,39 @@ async def test_a_connection_for_reads_is_opened_once_there_are_some(ks: Keystore
     # The file and its log, and no third one that SQLite keeps for looking whose log it is.
     assert descriptors() == before + 2
     assert store_of(ks).read_inline(lambda connection: sqlite.one(connection, "SELECT 7")) == (7,)
+
+
+async def test_without_a_connection_for_reads_the_lane_answers(ks: Keystore, monkeypatch: pytest.MonkeyPatch) -> None:
+    tries = []
+
+    def refused(*_: object, **__: object) -> None:
+        tries.append(1)
+        raise UnavailableError("no descriptor is left")
+
+    monkeypatch.setattr(opening, "open_reader", refused)
+    await ks.set("a", "1")
+    writer = store_of(ks)._writer
+    for number in range(READS_BEFORE_READER + 5):
+        assert not await ks.exists("absent")
+        await ks.set("a", str(number))
+    assert (len(tries), store_of(ks)._writer) == (1, writer), "the writing connection is not at fault"
+
+
+async def test_nobody_reads_through_a_connection_before_its_file_is_known_to_be_ours(
+    ks: Keystore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, seen = store_of(ks), []
+    check = store._check_identity
+
+    def looked(found: tuple[int, int]) -> None:
+        seen.append(store.reader)
+        check(found)
+
+    monkeypatch.setattr(store, "_check_identity", looked)
+    for _ in range(READS_BEFORE_READER + 1):
+        await ks.exists("absent")
+    assert seen == [None]
+    assert store.reader is not None
 
 
 @pytest.mark.parametrize(("for_s", "on_the_lane"), [(math.inf, LANE_READS_AFTER_SLOW), (-1.0, 1)])

@@ -7,7 +7,7 @@ import logging
 import subprocess
 import threading
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, cast
 
 import aiosqlite
 import anyio
@@ -366,6 +366,34 @@ async def test_a_busy_loop_is_woken_once_for_many_letters(monkeypatch: pytest.Mo
     mailbox.put(got.append, (100,))
     await until(lambda: len(got) == 101)
     assert len(wakes) == 2
+
+
+async def test_ctrl_c_in_the_middle_loses_no_letter() -> None:
+    class Loop:
+        """One that calls when it is told to."""
+
+        def __init__(self) -> None:
+            self.calls: list[Any] = []
+
+        def call_soon(self, call: Any) -> None:
+            self.calls.append(call)
+
+        call_soon_threadsafe = call_soon
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    loop = Loop()
+    got: list[int] = []
+    mailbox = Mailbox(cast("asyncio.AbstractEventLoop", loop))
+    mailbox.put(got.append, (1,))
+    mailbox.put(interrupt, ())
+    mailbox.put(got.append, (2,))
+    with pytest.raises(KeyboardInterrupt):
+        loop.calls.pop()()
+    assert got == [1]
+    loop.calls.pop()()
+    assert got == [1, 2]
 
 
 async def test_a_letter_that_fails_keeps_none_of_the_others() -> None:
