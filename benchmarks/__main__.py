@@ -7,6 +7,7 @@ import asyncio
 import io
 import json
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -26,11 +27,14 @@ from benchmarks.report.results import FORMAT, PAGE, RESULTS, ReportError, load, 
 from prontodb.cli.progress import Shown, duration_text
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Coroutine, Sequence
 
     from benchmarks.scenarios.scenario import Scenario
 
 MAX_ROUNDS = 1_000
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""What ends a run; the programs that a scenario starts are in groups of their own, and get none of these."""
+INTERRUPTED = 128 + signal.SIGINT
 CHECKOUT = Path(__file__).resolve().parents[1]
 FIGURES, README = CHECKOUT / "ops" / "figures.md", CHECKOUT / "README.md"
 
@@ -72,6 +76,30 @@ def plan_of(args: argparse.Namespace) -> Plan:
     return replace(plan, against=args.against)
 
 
+async def interruptible(work: Coroutine[Any, Any, Findings]) -> Findings:
+    """Do a scenario's work; Ctrl-C and the like end it (KeyboardInterrupt), cleaned up, waiting or not.
+
+    asyncio alone would cancel the work, which a probe that waits for its processes, or a round of plain calls, would
+    hear at its end. Raising wherever the signal comes would leave tasks that others wait for.
+    """
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+
+    def interrupt(*_: object) -> None:
+        if asyncio.current_task(loop) is task:
+            raise KeyboardInterrupt
+        loop.call_soon_threadsafe(task.cancel)
+
+    before = {number: signal.signal(number, interrupt) for number in ENDING}
+    try:
+        return await work
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def run_one(scenario: Scenario, base: Path, plan: Plan, place: str) -> dict[str, Any]:
     """Run a scenario in a folder of its own, print what it found, and return it for the JSON.
 
@@ -86,7 +114,7 @@ def run_one(scenario: Scenario, base: Path, plan: Plan, place: str) -> dict[str,
         print(f"{scenario.name} ({place})", file=sys.stderr, flush=True)  # where no bar says it while it runs
     try:
         with Shown(f"{scenario.name} ({place})", "rounds", quiet=False) as shown:
-            findings = asyncio.run(scenario.run(folder, plan, shown.update))
+            findings = asyncio.run(interruptible(scenario.run(folder, plan, shown.update)))
     except Exception as error:  # noqa: BLE001 - one scenario that cannot run must not hide what the others find
         failed = f"{type(error).__name__}: {error}"
         traceback.print_exc()
@@ -164,8 +192,10 @@ def figures(argv: Sequence[str]) -> int:
     """Write the tables of reports into ops/figures.md, and the rows that README.md shows from there."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks figures", description=figures.__doc__)
     parser.add_argument("results", type=Path, nargs="+", metavar="REPORT", help=f"a {RESULTS}, or its folder")
-    reports = [load(path) for path in parser.parse_args(argv).results]
-    paper = markdown.figures_with(FIGURES.read_text(encoding="utf-8"), reports)
+    parser.add_argument("--replace", action="store_true", help="drop rows that the reports of their scenarios lack")
+    args = parser.parse_args(argv)
+    reports = [load(path) for path in args.results]
+    paper = markdown.figures_with(FIGURES.read_text(encoding="utf-8"), reports, replace=args.replace)
     readme = markdown.readme_with(README.read_text(encoding="utf-8"), paper)
     # Both are made before either is written: a row that is nowhere leaves both as they were.
     FIGURES.write_text(paper, encoding="utf-8")
@@ -192,7 +222,11 @@ def main(argv: Sequence[str]) -> int:
         for name, kind in CONTENDERS.items():
             print(f"{name:44} {kind.why_missing() or kind.promise}")
         return 0
-    return run(args)
+    try:
+        return run(args)
+    except KeyboardInterrupt:
+        print("\ninterrupted: nothing was written", file=sys.stderr)
+        return INTERRUPTED
 
 
 if __name__ == "__main__":

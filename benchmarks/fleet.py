@@ -9,6 +9,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from benchmarks.children import child
+
 READY = "ready\n"
 DEADLINE_S = 60
 CHECKOUT = Path(__file__).parents[1]
@@ -22,7 +24,7 @@ def fleet(module: str, processes: int, *arguments: str) -> list[Any]:
     with ExitStack() as stack:
         workers = [
             stack.enter_context(
-                subprocess.Popen(
+                child(
                     [sys.executable, "-m", module, *arguments, str(number)],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
@@ -32,9 +34,6 @@ def fleet(module: str, processes: int, *arguments: str) -> list[Any]:
             )
             for number in range(processes)
         ]
-        # On the way out each is waited for; one that hangs would make us hang too.
-        for worker in workers:
-            stack.callback(worker.kill)
         for worker in workers:
             assert worker.stdout is not None
             if worker.stdout.readline() != READY:
@@ -47,6 +46,7 @@ def fleet(module: str, processes: int, *arguments: str) -> list[Any]:
 
 
 def wait_for_start() -> None:
-    """Say that this process is ready, then wait until all are."""
+    """Say that this process is ready, then wait until all are; ends it when whoever started it is gone."""
     print(READY, end="", flush=True)
-    sys.stdin.readline()
+    if not sys.stdin.readline():
+        sys.exit(1)

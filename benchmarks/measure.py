@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 MET, MISSED, NOISY = "met", "missed", "too noisy"
 CONFIDENCE = 0.92
 """How sure the spread should be to hold the true median; with fewer than five rounds it cannot be, and is min..max."""
+LEAST_ROUNDS = 3
+"""Of fewer rounds nobody can say how much they vary."""
 MAX_CALIBRATED_OPS = 2_000_000
 SYNC_BYTES = 4_096
 SYNCS = 5
@@ -111,6 +113,8 @@ class Row:
     what: str
     unit: str
     figures: tuple[float, ...]
+    once: bool = False
+    """Measured a single time by design, since it does not vary as times do; any other row needs LEAST_ROUNDS."""
     target: Target | None = None
     why_missed: str = ""
     """Where it is known that the target is not reached here: the cause, in a line."""
@@ -127,9 +131,11 @@ class Row:
 
     @property
     def verdict(self) -> str:
-        """`met`, `missed`, `too noisy` when the target lies inside the spread, or empty without a target."""
+        """`met`, `missed`, `too noisy` when the target lies inside the spread or rounds are few; empty without one."""
         if self.target is None:
             return ""
+        if not self.once and len(self.figures) < LEAST_ROUNDS:
+            return NOISY
         low, high = (self.target.holds(figure) for figure in self.spread)
         if low != high:
             return NOISY

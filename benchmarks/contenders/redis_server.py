@@ -79,6 +79,7 @@ class RedisAlways(Contender):
             *guard,
             *("redis-server", "-"),
             cwd=folder,
+            process_group=0,  # a terminal's Ctrl-C reaches us alone
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,

@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.measure import LEAST_ROUNDS
 from benchmarks.report.results import ReportError, rows_in, rows_of
 from benchmarks.report.text import busy_text, machine_text, quick_text, told
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from benchmarks.measure import Row
 
 END = "<!-- end -->"
+AGAINST = " --against "
+"""In the command of a report: not everybody was invited."""
 _MISSING = "Missing: "
 _PLACE = re.compile(rf"<!-- benchmarks ([\w-]+) -->\n(.*?){END}", re.DOTALL)
 """Where the tables of one scenario stand in ops/figures.md."""
@@ -28,7 +31,8 @@ _CHOSEN = re.compile(rf"(<!-- benchmarks -->\n)(.*?){END}", re.DOTALL)
 def markdown(results: Mapping[str, Any]) -> str:
     """Return one table of all rows of a report, and what they were measured with."""
     missing = [line for scenario in results["scenarios"] for line in scenario["missing"]]
-    return "\n".join([*_table("", rows_in(results)), "", *_origin(results, missing)]) + "\n"
+    rows = rows_in(results)
+    return "\n".join([*_table("", rows), "", *_origin(results, rows, missing)]) + "\n"
 
 
 def _table(title: str, rows: Iterable[Row]) -> list[str]:
@@ -36,25 +40,36 @@ def _table(title: str, rows: Iterable[Row]) -> list[str]:
     return head + [f"| {' | '.join(told(row))} |" for row in rows]
 
 
-def _origin(results: Mapping[str, Any], missing: Sequence[str]) -> list[str]:
-    line = (
-        f"`{results['command']}`, {results['rounds']} rounds, on {results['at'][:10]}, "
-        f"{machine_text(results['machine'])}."
-    )
+def _origin(results: Mapping[str, Any], rows: Iterable[Row], missing: Sequence[str]) -> list[str]:
+    line = f"`{results['command']}`, {_rounds_text(rows)}on {results['at'][:10]}, {machine_text(results['machine'])}."
     said = [line, *(f"{_MISSING}{each}." for each in missing), busy_text(results["machine"]), quick_text(results)]
     return [each for each in said if each]
 
 
-def figures_with(paper: str, reports: Sequence[Mapping[str, Any]]) -> str:
+def _rounds_text(rows: Iterable[Row]) -> str:
+    """Return how many rounds these rows have, which may be fewer than were asked for; empty when none is of rounds."""
+    counts = [len(row.figures) for row in rows if not row.once]
+    if not counts:
+        return ""
+    least, most = min(counts), max(counts)
+    return f"{least} round{'s' * (least > 1)}, " if least == most else f"{least} to {most} rounds, "
+
+
+def figures_with(paper: str, reports: Sequence[Mapping[str, Any]], *, replace: bool = False) -> str:
     """Return ops/figures.md with all rows of the reports; scenarios that none of them ran stay as they are.
 
     A scenario's figures are those of the latest report that has it. Raises ReportError when one has no place in the
-    paper, or when a report is of a quick run.
+    paper, when a report is of a quick run or of few rounds, and, unless it may `replace` whatever is there, when rows
+    of the paper would be lost or when some of the contenders were not invited.
     """
     found: dict[str, str] = {}
     for results in sorted(reports, key=lambda results: str(results["at"])):
         if results["quick"]:
             raise ReportError("a report is of a quick run: no figure of it should be quoted")
+        if results["rounds"] < LEAST_ROUNDS:
+            raise ReportError(f"a report has {results['rounds']} rounds: run at least {LEAST_ROUNDS} to quote figures")
+        if AGAINST in results["command"] and not replace:
+            raise ReportError("a report was made with --against: some rows may lack; --replace takes it all the same")
         for scenario in results["scenarios"]:
             if scenario["failed"] is None:
                 found[scenario["name"]] = _block(results, scenario)
@@ -62,7 +77,19 @@ def figures_with(paper: str, reports: Sequence[Mapping[str, Any]]) -> str:
     if homeless := sorted(found.keys() - places):
         marks = f"<!-- benchmarks {homeless[0]} --> and {END}"
         raise ReportError(f"{homeless[0]} has no place among the figures: put {marks} in lines of their own there")
+    if not replace:
+        _check_kept(paper, found)
     return _PLACE.sub(lambda place: _marked(place[1], found.get(place[1], place[2])), paper)
+
+
+def _check_kept(paper: str, found: Mapping[str, str]) -> None:
+    """Raise ReportError when a row of the paper stands in none of the blocks that were found for its scenario."""
+    for name, inner in _PLACE.findall(paper):
+        kept = [_what(line) for line in _rows(found.get(name, inner).splitlines())]
+        for line in _rows(inner.splitlines()):
+            if _what(line) not in kept:
+                lost = f"a row of {name} is not in the report: {_what(line)}"
+                raise ReportError(f"{lost}; run it with all contenders, or use --replace to drop such rows")
 
 
 def _marked(name: str, inner: str) -> str:
@@ -70,7 +97,8 @@ def _marked(name: str, inner: str) -> str:
 
 
 def _block(results: Mapping[str, Any], scenario: Mapping[str, Any]) -> str:
-    rows, origin = rows_of(scenario), _origin(results, scenario["missing"])
+    rows = rows_of(scenario)
+    origin = _origin(results, rows, scenario["missing"])
     table = [*_table(f"`{scenario['name']}`", rows), ""] if rows else []
     return "\n".join(["", *table, *origin, "", ""])
 

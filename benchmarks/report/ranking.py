@@ -7,7 +7,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.contenders import Durability
-from benchmarks.measure import spread_of
+from benchmarks.measure import LEAST_ROUNDS, spread_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,8 +16,6 @@ Data = dict[str, Any]
 
 OURS = "prontodb"
 """How the names of our own contenders begin."""
-LEAST_ROUNDS = 3
-"""Of fewer rounds nobody can say how much they vary."""
 TOO_FEW = "too few rounds to name one"
 LEAST_POINTS = 3
 """Fewer amounts make no curve."""

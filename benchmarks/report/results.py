@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from statistics import median
+from types import UnionType
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.measure import Row, Target
@@ -17,6 +18,13 @@ if TYPE_CHECKING:
 Data = dict[str, Any]
 
 FORMAT = 2
+REPORT = {"at": str, "command": str, "quick": bool, "rounds": int, "machine": dict, "scenarios": list}
+MACHINE: dict[str, type | UnionType] = {
+    **dict.fromkeys(("processor", "system", "file_system", "implementation", "python", "sqlite"), str),
+    **{"cores": int, "load": list, "packages": dict},
+}
+SCENARIO: dict[str, type | UnionType] = {"name": str, "failed": str | None, "missing": list, "rows": list}
+"""What tables are made from, in a report, of its machine, and in each of its scenarios."""
 RESULTS, PAGE = "benchmarks.json", "index.html"
 
 
@@ -33,7 +41,28 @@ def load(path: Path) -> Data:
         raise ReportError(f"{place} cannot be read: {error}") from error
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise ReportError(f"{place} is no benchmark report of format {FORMAT}")
+    try:
+        _check(found)
+    except (LookupError, TypeError, ValueError) as error:
+        raise ReportError(f"{place} is no whole benchmark report: {type(error).__name__}: {error}") from error
     return found
+
+
+def _check(results: Data) -> None:
+    """Raise LookupError, TypeError or ValueError unless everything is there that tables are made from."""
+    _check_types(results, REPORT)
+    _check_types(results["machine"], MACHINE)
+    for scenario in results["scenarios"]:
+        _check_types(scenario, SCENARIO)
+    for row in rows_in(results):
+        # Text among the figures raises here, and so does a row that has none.
+        _ = row.reached, row.verdict, sum(row.figures)
+
+
+def _check_types(data: Data, types: Mapping[str, type | UnionType]) -> None:
+    for key, kind in types.items():
+        if not isinstance(data[key], kind):
+            raise TypeError(f"{key} is {data[key]!r}")
 
 
 def scenario_json(name: str, question: str, findings: Findings, seconds: float, failed: str | None) -> Data:
@@ -70,6 +99,7 @@ def _row_json(row: Row) -> Data:
         "unit": row.unit,
         "target": None if row.target is None else [row.target.relation, row.target.limit],
         "figures": [round(each, 5) for each in row.figures],
+        "once": row.once,
         "reached": round(row.reached, 5),
         "spread": [round(each, 5) for each in row.spread],
         "verdict": row.verdict,
@@ -84,6 +114,7 @@ def rows_of(scenario: Mapping[str, Any]) -> list[Row]:
             what=row["what"],
             unit=row["unit"],
             figures=tuple(row["figures"]),
+            once=row.get("once", False),
             target=None if row["target"] is None else Target(relation=row["target"][0], limit=row["target"][1]),
             why_missed=row["why_missed"],
         )

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import prontodb
+from benchmarks import children
 from benchmarks.measure import Findings, Row, Target
 from benchmarks.scenarios.scenario import Scenario
 
@@ -75,14 +76,13 @@ async def _measure(root: Path, addresses: int) -> dict[str, dict[str, int]]:
 
 def measured(root: Path, addresses: int) -> dict[str, dict[str, int]]:
     """Return what `_measure` finds in a fresh process, whose memory nobody has used yet."""
-    done = subprocess.run(
+    done = children.run(
         [sys.executable, "-m", "benchmarks.scenarios.footprint", str(root), str(addresses)],
-        check=True,
-        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         timeout=DEADLINE_S,
         cwd=Path(__file__).parents[2],
     )
+    done.check_returncode()
     found: dict[str, dict[str, int]] = json.loads(done.stdout)
     return found
 
@@ -95,6 +95,7 @@ def rows_of(addresses: int, found: dict[str, dict[str, int]], lanes: int) -> lis
             what=f"{what}, {addresses:,} addresses",
             unit=unit,
             figures=(figure,),
+            once=True,
             target=None if limit is None else Target(relation="<=", limit=limit),
         )
 

@@ -72,7 +72,7 @@ async def probe(folder: Path, plan: Plan) -> Findings:
         found, sets = await largest_log(stores[ProntoShared.name], folder, seconds)
     what = f"{WRITERS} tasks write and {READERS} read"
     bound = Target(relation="<=", limit=WAL_BOUND_BYTES / MIB)
-    findings.rows = [Row(what=f"largest log while {what}", unit="MiB", figures=(found / MIB,), target=bound)]
+    findings.rows = [Row(what=f"largest log while {what}", unit="MiB", figures=(found / MIB,), once=True, target=bound)]
     findings.series = [
         Series(
             race=f"{what}: sets",

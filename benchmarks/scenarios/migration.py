@@ -6,17 +6,18 @@ import compileall
 import json
 import os
 import shutil
-import subprocess
 import sys
 import time
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from subprocess import PIPE
 from typing import TYPE_CHECKING, Any
 
 from sqlcipher3 import dbapi2 as sqlite
 
 import prontodb
+from benchmarks import children
 from benchmarks.contenders import Durability, Promise
 from benchmarks.contenders.sqlite import SCHEMA
 from benchmarks.measure import Findings, Row, Series, sync_time_ms
@@ -136,15 +137,14 @@ class Children:
         # Nobody pays for what another has written and not synced.
         os.sync()
         begun = time.perf_counter()
-        done = subprocess.run(
+        done = children.run(
             [sys.executable, *arguments],
             env=self._environment,
             cwd=CHECKOUT,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=PIPE,
+            stderr=PIPE,
             text=True,
             timeout=DEADLINE_S,
-            check=False,
         )
         seconds = time.perf_counter() - begun
         if done.returncode != code:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import compileall
 import os
-import subprocess
 import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
+from subprocess import PIPE
 from typing import TYPE_CHECKING
 
 import prontodb
+from benchmarks import children
 from benchmarks.measure import Goal, Race, Target
 from benchmarks.scenarios.scenario import Scenario
 
@@ -37,14 +38,13 @@ class Command:
 
     def run(self) -> None:
         """Start it and wait for its end; raises unless it says what it should."""
-        done = subprocess.run(
+        done = children.run(
             self._arguments,
             env=self._environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            check=True,
+            stdout=PIPE,
             timeout=DEADLINE_S,
         )
+        done.check_returncode()
         if done.stdout.decode() != self._expected:
             raise RuntimeError(f"{self._arguments[0]} printed something else than expected")
 

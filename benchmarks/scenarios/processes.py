@@ -28,8 +28,16 @@ KEYS_EACH = 1_000
 BUSY_TIMEOUT_S = 5.0
 CURVE_ROUNDS = 3
 """At most, for fleets of other sizes than the one whose rows have targets."""
-OWN, ONE, SHARED = "own keystores", "one address", "one shared database"
-NAMES = {OWN: f"prontodb, {OWN}", ONE: f"prontodb, {ONE}, shared sessions", SHARED: f"sqlcipher3, {SHARED}"}
+OWN, ONE, DEFERRED = "own keystores", "one address", "one shared database"
+IMMEDIATE = f"{DEFERRED}, BEGIN IMMEDIATE"
+NAMES = {
+    OWN: f"prontodb, {OWN}",
+    ONE: f"prontodb, {ONE}, shared sessions",
+    IMMEDIATE: f"sqlcipher3, {IMMEDIATE}",
+    DEFERRED: f"sqlcipher3, {DEFERRED}, BEGIN DEFERRED",
+}
+BEGINS = {IMMEDIATE: "BEGIN IMMEDIATE", DEFERRED: "BEGIN DEFERRED"}
+"""How the transactions of those begin that share a database: a deferred one is the old design."""
 
 
 class Share(NamedTuple):
@@ -97,8 +105,8 @@ async def _work_pronto(folder: Path, kind: str, number: int, seconds: float) -> 
     return tally.ends(now)
 
 
-def _work_shared(folder: Path, number: int, seconds: float) -> Share:
-    """The old design: a prefix in one database, a deferred transaction that reads and then writes."""
+def _work_shared(folder: Path, begin: str, number: int, seconds: float) -> Share:
+    """Read, then write, below a prefix in one database, in a transaction that begins as `begin` says."""
     workload = Workload(KEYS_EACH, seed=number)
     connection = connect(folder / "shared.db", timeout=BUSY_TIMEOUT_S)
     prefix = f"agent{number}."
@@ -112,7 +120,7 @@ def _work_shared(folder: Path, number: int, seconds: float) -> Share:
     while now < end:
         key, value = workload.pair()
         try:
-            connection.execute("BEGIN DEFERRED")
+            connection.execute(begin)
             connection.execute(SELECT, (prefix + key, now_ms())).fetchone()
             connection.execute(UPSERT, (prefix + key, value, now_ms())).close()
             connection.execute("COMMIT")
@@ -128,8 +136,8 @@ def _work_shared(folder: Path, number: int, seconds: float) -> Share:
 
 
 def _work(kind: str, folder: Path, seconds: float, number: int) -> Share:
-    if kind == SHARED:
-        return _work_shared(folder, number, seconds)
+    if kind in BEGINS:
+        return _work_shared(folder, BEGINS[kind], number, seconds)
     return asyncio.run(_work_pronto(folder, kind, number, seconds))
 
 
@@ -161,7 +169,7 @@ def per_second(shares: Sequence[Share], seconds: float) -> float:
 
 
 def rows_of(taken: Taken, processes: int) -> list[Row]:
-    """Return the table's lines: fairness, failures and longest wait of each kind, and throughput against the old."""
+    """Return the table's lines: fairness, failures and longest wait of each kind, and throughput against equal work."""
     what = f"{processes} processes"
 
     def row(kind: str, name: str, unit: str, figure: Callable[[list[Share]], float], target: Target | None) -> Row:
@@ -172,9 +180,10 @@ def rows_of(taken: Taken, processes: int) -> list[Row]:
         return [max(1, sum(share.passed for share in shares)) for shares in taken[kind]]
 
     def against(kind: str) -> Row:
-        pairs = zip(passed(kind), passed(SHARED), strict=True)
+        # Not against deferred transactions: most of those fail, and one that fails has not done the work.
+        pairs = zip(passed(kind), passed(IMMEDIATE), strict=True)
         figures = tuple(own / shared for own, shared in pairs)
-        return Row(what=f"{what}: throughput, {kind} against {SHARED}", unit="x", figures=figures)
+        return Row(what=f"{what}: throughput, {kind} against {IMMEDIATE}", unit="x", figures=figures)
 
     none, half = Target(relation="<=", limit=0), Target(relation=">=", limit=0.5)
     return [
@@ -182,8 +191,10 @@ def rows_of(taken: Taken, processes: int) -> list[Row]:
         row(OWN, "failed transactions", "", failures, none),
         row(ONE, "slowest against fastest", "x", fairness, None),
         row(ONE, "failed transactions", "", failures, none),
-        row(SHARED, "slowest against fastest", "x", fairness, None),
-        row(SHARED, "failed transactions", "", failures, None),
+        row(IMMEDIATE, "slowest against fastest", "x", fairness, None),
+        row(IMMEDIATE, "failed transactions", "", failures, None),
+        row(DEFERRED, "slowest against fastest", "x", fairness, None),
+        row(DEFERRED, "failed transactions", "", failures, None),
         *(row(kind, "longest that a process got nothing done", "ms", longest_ms, None) for kind in taken),
         against(OWN),
         against(ONE),

@@ -6,12 +6,13 @@ import asyncio
 import os
 import re
 import shutil
-import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from subprocess import PIPE
 from typing import TYPE_CHECKING
 
+from benchmarks import children
 from benchmarks.contenders import Durability, Measured, invited, missing, slug
 from benchmarks.contenders.listing import CONTENDERS
 from benchmarks.measure import Findings, Row, Series, Target
@@ -53,7 +54,7 @@ def why_not() -> str | None:
     if shutil.which("strace") is None:
         return "strace is not installed (apt-get install strace)"
     trial = ["strace", "-f", "--seccomp-bpf", "-o", os.devnull, sys.executable, "-c", ""]
-    done = subprocess.run(trial, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    done = children.run(trial, timeout=DEADLINE_S, stdout=PIPE, stderr=PIPE)
     if done.returncode != 0:
         return f"strace may not trace here: {done.stderr.decode(errors='replace').strip()}"
     return None
@@ -96,7 +97,7 @@ def counted(lines: Iterable[str]) -> tuple[Counter[str], bool]:
 def traced(command: Sequence[str], folder: Path) -> tuple[Counter[str], bool]:
     """Run a program of ours to its end and return what `counted` finds in its log, children included."""
     log = folder / "strace"
-    subprocess.run(
+    children.run(
         [
             "strace",
             "-f",
@@ -110,11 +111,9 @@ def traced(command: Sequence[str], folder: Path) -> tuple[Counter[str], bool]:
             str(log),
             *command,
         ],
-        check=True,
-        stdin=subprocess.DEVNULL,
         timeout=DEADLINE_S,
         cwd=Path(__file__).parents[2],
-    )
+    ).check_returncode()
     with log.open(encoding="utf-8", errors="replace") as lines:
         return counted(lines)
 
@@ -166,7 +165,7 @@ async def probe(folder: Path, plan: Plan) -> Findings:
         for tasks, figure in per_set.items():
             race = f"syncs per set, {tasks} task{'s' * (tasks > 1)}"
             if kind.is_ours:
-                findings.rows.append(Row(what=f"{race}: {kind.name}", unit="syncs", figures=(figure,)))
+                findings.rows.append(Row(what=f"{race}: {kind.name}", unit="syncs", figures=(figure,), once=True))
             findings.series.append(
                 Series(
                     race=race,
@@ -184,6 +183,7 @@ async def probe(folder: Path, plan: Plan) -> Findings:
             what="contenders whose syncs do not go with what they promise",
             unit="",
             figures=(unbacked,),
+            once=True,
             target=Target(relation="<=", limit=0),
         )
     )

@@ -7,15 +7,19 @@ import json
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import prontodb
+from benchmarks.children import child
 from benchmarks.measure import Findings, Row, sync_time_ms
 from benchmarks.scenarios.backups import ONE, fill, value
 from benchmarks.scenarios.scenario import Scenario
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from benchmarks.measure import Plan
 
 TTL_S = 1.0
@@ -37,30 +41,26 @@ async def _write(root: Path) -> dict[str, float]:
     return {"count": len(taken), "p99_ms": taken[int(len(taken) * 0.99)], "max_ms": taken[-1]}
 
 
-class _Writer:
-    """A writer in a process of its own, from when it has begun until it is told to stop."""
+@contextmanager
+def _writer(root: Path) -> Iterator[Callable[[], dict[str, float]]]:
+    """Have a writer in a process of its own that has begun; what is yielded stops it and returns what it measured."""
+    program = [sys.executable, "-m", "benchmarks.scenarios.upkeep", str(root)]
+    where = Path(__file__).parents[2]
+    with child(program, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, cwd=where) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.scenarios.upkeep", str(root)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            cwd=Path(__file__).parents[2],
-        )
-        assert self._process.stdout is not None
-        self._process.stdout.readline()
+        def result() -> dict[str, float]:
+            stop = root / "stop"
+            stop.touch(mode=0o600)
+            out, _ = process.communicate(timeout=DEADLINE_S)
+            stop.unlink()
+            if process.returncode != 0:
+                raise RuntimeError("the writer failed; its own words are above")
+            found: dict[str, float] = json.loads(out)
+            return found
 
-    def result(self) -> dict[str, float]:
-        """Stop it and return what it measured."""
-        stop = self._root / "stop"
-        stop.touch(mode=0o600)
-        out, _ = self._process.communicate(timeout=DEADLINE_S)
-        stop.unlink()
-        if self._process.returncode != 0:
-            raise RuntimeError("the writer failed; its own words are above")
-        found: dict[str, float] = json.loads(out)
-        return found
+        yield result
 
 
 async def probe(folder: Path, plan: Plan) -> Findings:
@@ -74,21 +74,21 @@ async def probe(folder: Path, plan: Plan) -> Findings:
             await fill(keystore, expired, ttl=TTL_S, prefix="app.short")
         await asyncio.sleep(TTL_S)
 
-        writer = _Writer(root)
-        await asyncio.sleep(max(LEAST_S, plan.rounds * plan.round_s))
-        alone = writer.result()
+        with _writer(root) as result:
+            await asyncio.sleep(max(LEAST_S, plan.rounds * plan.round_s))
+            alone = result()
 
-        writer = _Writer(root)
-        begun = time.perf_counter()
-        swept = await manager.sweep()
-        sweep_s = time.perf_counter() - begun
-        during_sweep = writer.result()
+        with _writer(root) as result:
+            begun = time.perf_counter()
+            swept = await manager.sweep()
+            sweep_s = time.perf_counter() - begun
+            during_sweep = result()
 
-        writer = _Writer(root)
-        begun = time.perf_counter()
-        await manager.backup(full=True)
-        backup_s = time.perf_counter() - begun
-        during_backup = writer.result()
+        with _writer(root) as result:
+            begun = time.perf_counter()
+            await manager.backup(full=True)
+            backup_s = time.perf_counter() - begun
+            during_backup = result()
     if swept.entries != expired:
         raise RuntimeError(f"{swept.entries:,} entries were swept, not {expired:,}")
     for name, found in (
@@ -97,12 +97,12 @@ async def probe(folder: Path, plan: Plan) -> Findings:
         (f"while {entries - expired:,} entries are backed up whole", during_backup),
     ):
         findings.rows += [
-            Row(what=f"a writer's longest wait, {name}", unit="ms", figures=(found["max_ms"],)),
-            Row(what=f"a writer's wait, 99th percentile, {name}", unit="ms", figures=(found["p99_ms"],)),
+            Row(what=f"a writer's longest wait, {name}", unit="ms", figures=(found["max_ms"],), once=True),
+            Row(what=f"a writer's wait, 99th percentile, {name}", unit="ms", figures=(found["p99_ms"],), once=True),
         ]
     findings.rows += [
-        Row(what=f"sweeping {expired:,} of {entries:,} entries: time", unit="s", figures=(sweep_s,)),
-        Row(what=f"backing up {entries - expired:,} entries whole: time", unit="s", figures=(backup_s,)),
+        Row(what=f"sweeping {expired:,} of {entries:,} entries: time", unit="s", figures=(sweep_s,), once=True),
+        Row(what=f"backing up {entries - expired:,} entries whole: time", unit="s", figures=(backup_s,), once=True),
     ]
     return findings
 

@@ -1,16 +1,21 @@
 """`python -m benchmarks` runs whole, leaves a report and nothing else."""
 
+import asyncio
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from benchmarks.__main__ import interruptible
 from benchmarks.contenders.listing import CONTENDERS
 from benchmarks.listing import SCENARIOS
+from benchmarks.measure import Findings
 from benchmarks.report.page import page
 from benchmarks.report.text import summary_text
 
@@ -90,6 +95,66 @@ def test_pytest_benchmark_saves_and_compares_class_by_class(tmp_path: Path) -> N
     compared = rounds("--benchmark-compare")
     assert compared.returncode == 0
     assert compared.stdout.count("(NOW)") == compared.stdout.count("(0001_") == len(benches)
+
+
+def descendants(session: int) -> list[str]:
+    """Those that run in a session, by their command lines."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has just ended
+            if (place / "stat").read_text().rpartition(")")[2].split()[3] == str(session):
+                found.append((place / "cmdline").read_text())
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_ctrl_c_ends_the_whole_run_and_leaves_nothing(tmp_path: Path) -> None:
+    report = tmp_path / "report"
+    arguments = ["processes", "sessions", "--rounds", "2", "--report", str(report)]
+    with subprocess.Popen(
+        [sys.executable, "-m", "benchmarks", *arguments],
+        cwd=CHECKOUT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    ) as process:
+        while not list(report.glob("*/processes/root")):  # a worker has made it
+            assert process.poll() is None
+        os.killpg(process.pid, signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 130
+    assert err.splitlines()[-1] == "interrupted: nothing was written"
+    assert "Traceback" not in err
+    assert "== sessions" not in out
+    assert list(report.iterdir()) == []
+    assert descendants(process.pid) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_end_is_heard_by_work_that_waits_for_no_task(number: int) -> None:
+    ended = []
+
+    async def blocks() -> Findings:
+        try:
+            os.kill(os.getpid(), number)
+            return Findings()
+        finally:
+            ended.append(await asyncio.sleep(0, "cleaned up"))
+
+    async def waits() -> Findings:
+        asyncio.get_running_loop().call_soon(os.kill, os.getpid(), number)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("cleaned up")
+        return Findings()
+
+    for work in (blocks, waits):
+        with pytest.raises(KeyboardInterrupt):
+            asyncio.run(interruptible(work()))
+    assert ended == ["cleaned up"] * 2
 
 
 def test_scenarios_and_contenders_can_be_listed(tmp_path: Path) -> None:

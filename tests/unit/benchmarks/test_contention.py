@@ -59,7 +59,7 @@ async def test_a_deferred_transaction_fails_when_another_wrote_since_it_read(tmp
 
 def test_lost_updates_stand_beside_speed_where_there_is_contention() -> None:
     ours, theirs = ended(0, [Raised(10, 0, 1.0)], 10), ended(0, [Raised(40, 0, 1.0)], 4)
-    taken = {Increment.name: [ours], GetThenSet.name: [theirs]}
+    taken = {Increment.name: [ours] * 3, GetThenSet.name: [theirs] * 3}
     contended = {row.what: (row.reached, row.verdict) for row in rows_of("100 tasks", taken, is_contended=True)}
     assert contended == {
         "100 tasks, prontodb, increment: lost updates": (0, "met"),

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -36,6 +37,12 @@ def test_a_target_inside_the_spread_is_left_open() -> None:
 
 def test_without_a_target_there_is_no_verdict() -> None:
     assert Row(what="for the record", unit="", figures=(1.0,)).verdict == ""
+
+
+@pytest.mark.parametrize("figures", [(2.0,), (2.0, 2.0), (0.5, 0.5)])
+def test_a_few_rounds_leave_any_target_open_unless_once_is_by_design(figures: tuple[float, ...]) -> None:
+    assert row(figures).verdict == NOISY
+    assert replace(row(figures), once=True).verdict == (MET if figures[0] > 1 else MISSED)
 
 
 def test_a_target_has_one_of_two_relations() -> None:

@@ -1,6 +1,22 @@
 """Starvation does not hide: fairness and the longest wait show a process that got nothing."""
 
-from benchmarks.scenarios.processes import ONE, OWN, SHARED, Share, Tally, fairness, longest_ms, rows_of, series_of
+from pathlib import Path
+
+from benchmarks.contenders.sqlite import connect
+from benchmarks.scenarios.processes import (
+    DEFERRED,
+    IMMEDIATE,
+    ONE,
+    OWN,
+    Share,
+    Tally,
+    failures,
+    fairness,
+    longest_ms,
+    rows_of,
+    run_fleet,
+    series_of,
+)
 
 
 def test_a_process_that_starves_has_no_sample_and_still_counts() -> None:
@@ -34,19 +50,31 @@ def test_rows_and_curves_say_what_each_kind_got() -> None:
     taken = {
         OWN: [[Share(90, 0, 0.1), Share(100, 0, 0.2)]],
         ONE: [[Share(40, 0, 0.3), Share(55, 0, 0.1)]],
-        SHARED: [[Share(1, 7, 1.0), Share(18, 0, 0.1)]],
+        IMMEDIATE: [[Share(8, 0, 0.4), Share(12, 2, 0.1)]],
+        DEFERRED: [[Share(1, 7, 1.0), Share(18, 0, 0.1)]],
     }
     rows = {row.what: row for row in rows_of(taken, 2)}
     assert rows[f"2 processes, {OWN}: slowest against fastest"].figures == (0.9,)
-    assert rows[f"2 processes, {SHARED}: failed transactions"].figures == (7,)
-    assert rows[f"2 processes, {SHARED}: longest that a process got nothing done"].figures == (1_000,)
-    assert rows[f"2 processes: throughput, {OWN} against {SHARED}"].figures == (10,)
-    assert rows[f"2 processes: throughput, {ONE} against {SHARED}"].figures == (5,)
+    assert rows[f"2 processes, {DEFERRED}: failed transactions"].figures == (7,)
+    assert rows[f"2 processes, {DEFERRED}: longest that a process got nothing done"].figures == (1_000,)
+    assert rows[f"2 processes: throughput, {OWN} against {IMMEDIATE}"].figures == (9.5,)
+    assert rows[f"2 processes: throughput, {ONE} against {IMMEDIATE}"].figures == (4.75,)
+    assert [what for what in rows if "throughput" in what and not what.endswith(IMMEDIATE)] == []
+    assert rows[f"2 processes, {IMMEDIATE}: slowest against fastest"].figures == (8 / 12,)
+    assert rows[f"2 processes, {IMMEDIATE}: failed transactions"].figures == (2,)
+    assert rows[f"2 processes, {IMMEDIATE}: longest that a process got nothing done"].figures == (400,)
     assert {what for what, row in rows.items() if row.verdict} == {
         f"2 processes, {OWN}: slowest against fastest",
         f"2 processes, {OWN}: failed transactions",
         f"2 processes, {ONE}: failed transactions",
     }
     speeds = [series for series in series_of(taken, 2, 0.5) if series.unit == "/s"]
-    assert [series.figures for series in speeds] == [(380,), (190,), (38,), (180,), (80,), (2,)]
+    assert [series.figures for series in speeds] == [(380,), (190,), (40,), (38,), (180,), (80,), (16,), (2,)]
     assert {(series.axis, series.at) for series in speeds} == {("processes", 2)}
+
+
+def test_immediate_transactions_wait_for_each_other_and_do_not_fail(tmp_path: Path) -> None:
+    connect(tmp_path / "shared.db").close()
+    shares = run_fleet(IMMEDIATE, tmp_path, 2, 0.2)
+    assert failures(shares) == 0
+    assert sum(share.passed for share in shares) > 0

@@ -1,12 +1,15 @@
 """The tables of our papers are written from reports, and from nothing else."""
 
+from dataclasses import replace
+
 import pytest
 
 from benchmarks.listing import SCENARIOS
+from benchmarks.measure import Row
 from benchmarks.report.markdown import figures_with, markdown, readme_with
 from benchmarks.report.results import ReportError
 from tests.house.source import ROOT
-from tests.unit.benchmarks.made_reports import MET, MISSED, RECORD, report, scenario
+from tests.unit.benchmarks.made_reports import MET, MISSED, RECORD, UNEXPLAINED, report, scenario
 
 PAPER = """# Figures
 
@@ -96,6 +99,45 @@ def test_what_cannot_be_written_is_refused_in_one_line() -> None:
         readme_with(README, PAPER.replace("old\n", "||\n|-|\n| get | 1 |\n"))
     with pytest.raises(ReportError, match="the README has no place"):
         readme_with("# Readme\n", PAPER)
+
+
+def test_a_run_of_too_few_rounds_is_refused() -> None:
+    with pytest.raises(ReportError, match="a report has 2 rounds: run at least 3"):
+        figures_with(PAPER, [sets(rounds=2)])
+
+
+def test_a_row_of_the_paper_is_lost_only_where_that_is_asked_for() -> None:
+    paper = figures_with(PAPER, [sets()])
+    fewer = report(scenario("sets", rows=[MISSED, RECORD]))
+    with pytest.raises(ReportError, match=r"a row of sets is not in the report: failed transactions; .* --replace"):
+        figures_with(paper, [fewer])
+    written = figures_with(paper, [fewer], replace=True)
+    assert ROW not in written
+    assert "| longest wait |" in written
+    assert figures_with(paper, [report(scenario("sets", failed="OSError"))]) == paper
+
+
+def test_a_run_to_which_not_all_were_invited_is_taken_only_where_that_is_asked_for() -> None:
+    some = sets(command="python -m benchmarks sets --against lmdb")
+    with pytest.raises(ReportError, match="made with --against"):
+        figures_with(PAPER, [some])
+    assert ROW in figures_with(PAPER, [some], replace=True)
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([MISSED, MET], "`, 3 rounds, on "),
+        ([MISSED, replace(MET, figures=(0.0,) * 7)], "`, 3 to 7 rounds, on "),
+        ([replace(MET, figures=(0.0,)), UNEXPLAINED], "`, 1 round, on "),
+        ([UNEXPLAINED], "sets`, on "),
+        ([UNEXPLAINED, MISSED], "`, 3 rounds, on "),
+    ],
+)
+def test_below_a_table_stands_how_many_rounds_its_own_rows_have(rows: list[Row], said: str) -> None:
+    made = report(scenario("sets", rows=rows), rounds=7)
+    assert said in figures_with(PAPER, [made])
+    assert said in markdown(made)
 
 
 def test_the_readme_shows_its_rows_word_for_word_and_what_they_were_measured_with() -> None:

@@ -28,7 +28,7 @@ from tests.unit.benchmarks.made_reports import report, scenario, whole
 
 ROWS = [
     Row(what="sets: speed against raw", unit="x", figures=(0.6, 0.7, 0.8), target=Target(relation=">=", limit=0.55)),
-    Row(what="memory", unit="KiB", figures=(146.4,), target=Target(relation="<=", limit=200)),
+    Row(what="memory", unit="KiB", figures=(146.4,), once=True, target=Target(relation="<=", limit=200)),
     Row(what="failed transactions", unit="", figures=(0.0, 0.0)),
 ]
 SERIES = [Series(race="sets", contender="ours", promise=DURABLE, figures=(20.0, 10.0, 30.0), axis="tasks", at=1)]
@@ -58,6 +58,7 @@ def test_the_json_holds_every_figure_and_the_verdict(tmp_path: Path) -> None:
         "unit": "x",
         "target": [">=", 0.55],
         "figures": [0.6, 0.7, 0.8],
+        "once": False,
         "reached": 0.7,
         "spread": [0.6, 0.8],
         "verdict": "met",
@@ -99,7 +100,7 @@ def test_a_report_is_found_by_its_file_and_its_folder(tmp_path: Path) -> None:
     assert load(tmp_path) == load(tmp_path / "benchmarks.json") == whole()
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"format": 1}', None])
+@pytest.mark.parametrize("content", ["{", "[]", '{"format": 1}', '{"format": 2}', None])
 def test_what_is_no_report_is_refused_in_one_line(content: str | None, tmp_path: Path) -> None:
     place = tmp_path / "benchmarks.json"
     if content is not None:
@@ -107,6 +108,33 @@ def test_what_is_no_report_is_refused_in_one_line(content: str | None, tmp_path:
     with pytest.raises(ReportError) as raised:
         load(place)
     assert str(place) in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def without(report: dict[str, Any], *path: Any) -> dict[str, Any]:
+    inner: Any = report
+    for key in path[:-1]:
+        inner = inner[key]
+    del inner[path[-1]]
+    return report
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        ("scenarios",),
+        ("rounds",),
+        ("machine", "load"),
+        ("scenarios", 0, "failed"),
+        ("scenarios", 0, "rows", 0, "what"),
+        ("scenarios", 0, "rows", 0, "figures", slice(None)),
+    ],
+)
+def test_a_report_of_which_a_part_is_gone_is_refused_in_one_line(path: tuple[Any, ...], tmp_path: Path) -> None:
+    place = tmp_path / "benchmarks.json"
+    place.write_text(json.dumps(without(whole(), *path)))
+    with pytest.raises(ReportError, match="no whole benchmark report") as raised:
+        load(place)
     assert "\n" not in str(raised.value)
 
 
