@@ -24,7 +24,7 @@ MACHINE_PATH = re.compile(r"""(?:^|[\s"'`=:(\[,])(/(?:root|work|opt)/[\w.-]+|\S*
 
 # The two halves of the tests, of about the same time. What a second run with `--encrypted` lists are the suites of
 # every feature that must work on encrypted addresses as on others.
-WAITING = ("tests/integration", "tests/crash")
+WAITING = ("benchmarks", "tests/unit/benchmarks", "tests/integration", "tests/crash")
 ENCRYPTED = (
     "tests/conformance",
     *(f"tests/integration/test_backup{part}.py" for part in ("", "_history", "_restore")),
