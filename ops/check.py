@@ -24,7 +24,7 @@ MACHINE_PATH = re.compile(r"""(?:^|[\s"'`=:(\[,])(/(?:root|work|opt)/[\w.-]+|\S*
 
 # The two halves of the tests, of about the same time. What a second run with `--encrypted` lists are the suites of
 # every feature that must work on encrypted addresses as on others.
-WAITING = ("benchmarks", "tests/unit/benchmarks", "tests/integration", "tests/crash")
+WAITING = ("tests/integration", "tests/crash")
 ENCRYPTED = (
     "tests/conformance",
     *(f"tests/integration/test_backup{part}.py" for part in ("", "_history", "_restore")),
@@ -37,7 +37,7 @@ ENCRYPTED = (
 )
 LANES: dict[str, tuple[tuple[str, ...], ...]] = {
     "waiting": (WAITING,),
-    "rest": (("tests", *(f"--ignore={folder}" for folder in WAITING)), ("--encrypted", *ENCRYPTED)),
+    "rest": (("tests", "benchmarks", *(f"--ignore={folder}" for folder in WAITING)), ("--encrypted", *ENCRYPTED)),
 }
 
 Outcome = tuple[bool, str]  # passed, and what there is to say when not
