@@ -26,6 +26,7 @@ _PLACE = re.compile(rf"<!-- benchmarks ([\w-]+) -->\n(.*?){END}", re.DOTALL)
 """Where the tables of one scenario stand in ops/figures.md."""
 _CHOSEN = re.compile(rf"(<!-- benchmarks -->\n)(.*?){END}", re.DOTALL)
 """Where the chosen rows stand in README.md: the text of a row says which."""
+_ROUNDS = re.compile(r"(?<=`), \d+(?: to \d+)? rounds")
 
 
 def markdown(results: Mapping[str, Any]) -> str:
@@ -146,6 +147,9 @@ def readme_with(readme: str, paper: str) -> str:
         raise ReportError(f"a row of the README is in no report: {unknown[0]}")
     chosen = [found[what] for what in wanted]
     origins = dict.fromkeys(line for one in chosen for line in one.origin if not line.startswith(_MISSING))
+    # Rows measured once have a line that says no rounds; beside the line of the others it says nothing new.
+    counted = {bare for line in origins if (bare := _ROUNDS.sub("", line)) != line}
+    origins = dict.fromkeys(line for line in origins if line not in counted)
     inner = "\n".join([*_table("", ()), *(one.line for one in chosen), "", *_paragraphs(origins), ""])
     return readme[: place.start(2)] + inner + readme[place.end(2) :]
 

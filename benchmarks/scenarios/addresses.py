@@ -103,7 +103,8 @@ def rows_of(found: Mapping[int, Found]) -> list[Row]:
     def row(what: str, figures: Sequence[float], base: Sequence[float], limit: float | None = None) -> None:
         target = None if limit is None else Target(relation="<=", limit=limit)
         ratios = tuple(each / median(base) for each in figures)
-        rows.append(Row(what=what, unit="x", figures=ratios, target=target, why_missed=EACH_IS_LOOKED_AT))
+        why = EACH_IS_LOOKED_AT if what.startswith("backup") else ""
+        rows.append(Row(what=what, unit="x", figures=ratios, target=target, why_missed=why))
 
     before, last = sorted(found)[-2:]
     few, many = CHANGED.values()

@@ -150,6 +150,12 @@ def test_the_readme_shows_its_rows_word_for_word_and_what_they_were_measured_wit
     assert readme_with(written, figures_with(PAPER, [sets()])) == written
 
 
+def test_the_readme_names_a_run_once_for_rows_of_rounds_and_rows_measured_once() -> None:
+    both = report(scenario("sets", rows=[MET]), scenario("gets", rows=[replace(UNEXPLAINED, what="get", once=True)]))
+    written = readme_with(README, figures_with(PAPER, [both], replace=True))
+    assert written.count("`, 3 rounds, on ") == written.count(" on 2025-01-02, ") == 1
+
+
 def test_our_papers_are_as_the_command_writes_them() -> None:
     paper = (ROOT / "ops" / "figures.md").read_text(encoding="utf-8")
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
