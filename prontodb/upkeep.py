@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import anyio
 
 from prontodb.backup.create import BackupReport
-from prontodb.engine.sqlite.upkeep import Rule
+from prontodb.engine.sqlite.upkeep import VACUUM_BYTES, Pruning, Rule
 from prontodb.errors import BusyError, ClosedError, FencedError, InvalidInputError, ProntoError, UnavailableError
 from prontodb.jobs import plan
 from prontodb.jobs.compact import CompactReport
@@ -100,9 +100,10 @@ class Upkeep:
         return report
 
     async def _sweep_own(self, live: Live, report: SweepReport) -> SweepReport:
-        entries = 0
+        entries, found, until_ms = 0, CHUNK, self._clock.wall_ms()
         try:
-            while (found := await live.keyspace.sweep(CHUNK, live.upkeep)) > 0:
+            while found == CHUNK:
+                found = await live.keyspace.sweep(CHUNK, live.upkeep, until_ms)
                 entries += found
                 await anyio.sleep(PAUSE_S)
         except (ClosedError, FencedError):
@@ -148,10 +149,13 @@ class Upkeep:
 
     async def _compact_one(self, live: Live, rule: Rule) -> tuple[int, int]:
         records = freed = 0
-        while found := await live.keyspace.prune_journal(rule, live.upkeep):
+        pruning = Pruning(rule)
+        while found := await live.keyspace.prune_journal(pruning, live.upkeep):
             records += found
             await anyio.sleep(PAUSE_S)
-        while found := await live.keyspace.give_back():
+        found = VACUUM_BYTES
+        while found >= VACUUM_BYTES:
+            found = await live.keyspace.give_back()
             freed += found
             await anyio.sleep(PAUSE_S)
         await live.keyspace.cut_log()

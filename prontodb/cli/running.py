@@ -233,8 +233,8 @@ class _Upkeep:
     def _compact(self, work: Work) -> None:
         from prontodb.engine.sqlite import upkeep
 
-        fence, rule = self._fence, work.rule_for()(self._stay.address)
-        self._again(lambda connection, target, now_ms: upkeep.prune_journal(connection, target, rule, fence, now_ms))
+        fence, pruning = self._fence, upkeep.Pruning(work.rule_for()(self._stay.address))
+        self._again(lambda connection, target, now_ms: pruning.step(connection, target, fence, now_ms))
         self._again(lambda connection, _target, _now_ms: upkeep.give_back(connection))
 
 

@@ -59,8 +59,8 @@ class Keyspace(Protocol):
         """Return True once the history is past `since` (other processes' commits included), False at the timeout."""
         ...
 
-    async def sweep(self, limit: int, fence: Fence) -> int:
-        """Delete up to `limit` expired entries, journalled; return how many."""
+    async def sweep(self, limit: int, fence: Fence, until_ms: int | None = None) -> int:
+        """Delete up to `limit` entries that had expired at `until_ms`, now without one, journalled; return how many."""
         ...
 
     async def lifetimes(self) -> Mapping[str, int]:

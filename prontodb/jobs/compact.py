@@ -109,17 +109,18 @@ class Compacting:
 
     def _one(self, address: Address) -> tuple[int, int]:
         """Compact one address in steps, each under its lock; return how many changes left the journal, and bytes."""
-        layout, rule, fence = self._lifecycle.layout, self._rule_for(address), Fence(SESSION)
+        layout, fence = self._lifecycle.layout, Fence(SESSION)
+        pruning = upkeep.Pruning(self._rule_for(address))
         before = folders.size_bytes(layout, address) or 0
 
         def prune(connection: Connection, target: Target) -> int:
-            return upkeep.prune_journal(connection, target, rule, fence, self._clock.wall_ms())
+            return pruning.step(connection, target, fence, self._clock.wall_ms())
 
         def give_back(connection: Connection, _target: Target) -> int:
             return upkeep.give_back(connection)
 
         parts = (self._lifecycle, self._limits, self._clock, address, "compact")
         records = upkeep.again(*parts, prune, self._stop)
-        upkeep.again(*parts, give_back, self._stop)
+        upkeep.again(*parts, give_back, self._stop, whole=upkeep.VACUUM_BYTES)
         upkeep.once(*parts, lambda connection, _: upkeep.cut_log(connection))
         return records, max(0, before - (folders.size_bytes(layout, address) or 0))

@@ -104,12 +104,14 @@ class Sweeping:
         return reserve.in_its_room(self._lifecycle.layout, lambda: self._swept(address))
 
     def _swept(self, address: Address) -> int:
-        """Sweep one address in chunks, each under its lock."""
+        """Sweep one address in chunks, each under its lock: what had expired by now, though more may meanwhile."""
+        until_ms = self._clock.wall_ms()
 
         def chunk(connection: Connection, target: Target) -> int:
-            return writing.sweep(connection, target, CHUNK, Fence(SESSION), self._clock.wall_ms())
+            return writing.sweep(connection, target, CHUNK, Fence(SESSION), self._clock.wall_ms(), until_ms)
 
-        swept = upkeep.again(self._lifecycle, self._limits, self._clock, address, "sweep", chunk, self._stop)
+        parts = (self._lifecycle, self._limits, self._clock, address, "sweep")
+        swept = upkeep.again(*parts, chunk, self._stop, whole=CHUNK)
         if swept:
             event("address.swept", address=address, entries=swept)
         return swept

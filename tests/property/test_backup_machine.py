@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_s
 
 from prontodb.engine.sqlite import writing
 from prontodb.engine.sqlite.opening import open_writer
-from prontodb.engine.sqlite.upkeep import Rule, prune_journal
+from prontodb.engine.sqlite.upkeep import Pruning, Rule
 from prontodb.model.address import Address
 from prontodb.model.limits import Limits
 from prontodb.model.operation import Fence
@@ -137,7 +137,7 @@ class BackupMachine(RuleBasedStateMachine):
         """As a compaction that heeds no backup would: the next increment must notice."""
         now_ms = self.root.clock.wall_ms()
         chosen = Rule(before_ms=0, keep_records=keep, until_revision=None)
-        self.over_a_writer("a/x", lambda c, target: prune_journal(c, target, chosen, SWEEPER, now_ms))
+        self.over_a_writer("a/x", lambda c, target: Pruning(chosen).step(c, target, SWEEPER, now_ms))
 
     @rule(address=ADDRESSES)
     def delete_address(self, address: str) -> None:

@@ -64,8 +64,8 @@ class SteppedKeyspace:
     async def wait(self, since: Position, timeout_s: float) -> bool:
         return await self._inner.wait(since, timeout_s)
 
-    async def sweep(self, limit: int, fence: Fence) -> int:
-        return await self._inner.sweep(limit, fence)
+    async def sweep(self, limit: int, fence: Fence, until_ms: int | None = None) -> int:
+        return await self._inner.sweep(limit, fence, until_ms)
 
     async def lifetimes(self) -> Mapping[str, int]:
         return await self._inner.lifetimes()

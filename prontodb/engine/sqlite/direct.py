@@ -160,13 +160,13 @@ class DirectKeyspace:
         assert batch.receipt is not None
         return batch.receipt
 
-    async def sweep(self, limit: int, fence: Fence) -> int:
+    async def sweep(self, limit: int, fence: Fence, until_ms: int | None = None) -> int:
         """See `Keyspace.sweep`."""
         from prontodb.engine.sqlite import writing
         from prontodb.storage import reserve
 
         def sweep() -> int:
-            found: int = self._write("sweep", lambda c, t, now_ms: writing.sweep(c, t, limit, fence, now_ms))
+            found: int = self._write("sweep", lambda c, t, now_ms: writing.sweep(c, t, limit, fence, now_ms, until_ms))
             return found
 
         return reserve.in_its_room(self._layout, sweep)

@@ -512,21 +512,21 @@ class SqliteKeyspace:
         finally:
             store.pins -= 1
 
-    async def sweep(self, limit: int, fence: Fence) -> int:
+    async def sweep(self, limit: int, fence: Fence, until_ms: int | None = None) -> int:
         """See `Keyspace.sweep`."""
         store = await self._store()
 
         def work(connection: Connection, target: Target) -> int:
-            return writing.sweep(connection, target, limit, fence, self._clock.wall_ms())
+            return writing.sweep(connection, target, limit, fence, self._clock.wall_ms(), until_ms)
 
         return await self._with_reserve(store, work)
 
-    async def prune_journal(self, rule: upkeep.Rule, fence: Fence) -> int:
+    async def prune_journal(self, pruning: upkeep.Pruning, fence: Fence) -> int:
         """Take some old rows out of the journal; return how many changes they told of, 0 when none is left to go."""
         store = await self._store()
         return await self._with_reserve(
             store,
-            lambda connection, target: upkeep.prune_journal(connection, target, rule, fence, self._clock.wall_ms()),
+            lambda connection, target: pruning.step(connection, target, fence, self._clock.wall_ms()),
         )
 
     async def give_back(self) -> int:

@@ -41,6 +41,8 @@ JOURNAL_ROWS = 100
 """Rows of the journal, of up to 1,000 changes each, that one transaction prunes."""
 VACUUM_PAGES = 1_000
 """Free pages given back by one statement: 4 MB to move at most."""
+VACUUM_BYTES = VACUUM_PAGES * PAGE_SIZE
+"""What a step gives back while there is more: one that gives less is the last, or a writer would keep us for ever."""
 SPARE_PAGES = 64
 """Free pages that stay: the next writes would take them again."""
 
@@ -61,27 +63,44 @@ class Rule:
     until_revision: int | None
 
 
-def prune_journal(connection: Connection, target: Target, rule: Rule, fence: Fence, now_ms: int) -> int:
-    """Take the oldest rows that may go out of the journal and raise the floor; return how many changes they told of."""
+class Pruning:
+    """A round of pruning at one address: takes what may go by a rule, of what there was as it began.
 
-    def work(group: writing.Group) -> int:
-        group.check_fence(fence)
-        pruned, last = 0, None
-        for rev, first_rev, at, chain in rows(connection, _OLDEST, (JOURNAL_ROWS,)):
-            may_go = at < rule.before_ms or group.revision - rev >= rule.keep_records
-            # A rate is judged by what the journal says of the present second.
-            counts = target.limits.writes_per_second is not None and abs(now_ms - at) < WINDOW_MS
-            if not may_go or counts or (rule.until_revision is not None and rev > rule.until_revision):
-                break
-            pruned, last = pruned + rev - first_rev + 1, (rev, chain)
-        if last is not None:
-            connection.execute(_PRUNE, (last[0],)).close()
-            connection.execute(_RAISE_FLOOR, last).close()
-            group.changed = True
-        return pruned
+    So it ends although others write all the time, as fast as they can.
+    """
 
-    found: int = writing.transact(connection, target, now_ms, work)
-    return found
+    __slots__ = ("_head", "_rule")
+
+    def __init__(self, rule: Rule) -> None:
+        self._rule, self._head = rule, -1
+
+    def step(self, connection: Connection, target: Target, fence: Fence, now_ms: int) -> int:
+        """Take some of the oldest rows that may go, and raise the floor; return how many changes they told of."""
+
+        def work(group: writing.Group) -> int:
+            group.check_fence(fence)
+            if self._head < 0:
+                self._head = group.revision
+            pruned, last = 0, None
+            for rev, first_rev, at, chain in rows(connection, _OLDEST, (JOURNAL_ROWS,)):
+                # A rate is judged by what the journal says of the present second.
+                counts = target.limits.writes_per_second is not None and abs(now_ms - at) < WINDOW_MS
+                if counts or not self._may_go(rev, at):
+                    break
+                pruned, last = pruned + rev - first_rev + 1, (rev, chain)
+            if last is not None:
+                connection.execute(_PRUNE, (last[0],)).close()
+                connection.execute(_RAISE_FLOOR, last).close()
+                group.changed = True
+            return pruned
+
+        found: int = writing.transact(connection, target, now_ms, work)
+        return found
+
+    def _may_go(self, revision: int, at_ms: int) -> bool:
+        rule = self._rule
+        seen = self._head if rule.until_revision is None else min(self._head, rule.until_revision)
+        return revision <= seen and (at_ms < rule.before_ms or self._head - revision >= rule.keep_records)
 
 
 def free_bytes(connection: Connection) -> int:
@@ -165,8 +184,10 @@ def again(
     purpose: str,
     work: Callable[[Connection, Target], int],
     stop: Callable[[], bool],
+    *,
+    whole: int = 1,
 ) -> int:
-    """Do a step `once`, again as long as it returns something, with pauses; return the sum.
+    """Do a step `once`, again until it returns less than `whole`, with pauses; return the sum.
 
     A command that writes in between is waited for; a session that takes the address goes on with it by itself.
     """
@@ -181,11 +202,10 @@ def again(
                 raise
             if by_session or clock.monotonic_s() >= deadline:
                 break
-            found = 0
         else:
-            if not found:
-                break
             total += found
+            if found < whole:
+                break
             deadline = clock.monotonic_s() + limits.wait_s
         time.sleep(PAUSE_S)
     return total

@@ -552,12 +552,15 @@ def set_history(connection: Connection, target: Target, keep: bool, fence: Fence
     transact(connection, target, now_ms, work)
 
 
-def sweep(connection: Connection, target: Target, limit: int, fence: Fence, now_ms: int) -> int:
-    """Delete up to `limit` expired entries in one transaction; return how many."""
+def sweep(
+    connection: Connection, target: Target, limit: int, fence: Fence, now_ms: int, until_ms: int | None = None
+) -> int:
+    """Delete up to `limit` entries that had expired at `until_ms` (None: now) in one transaction; return how many."""
+    expired_ms = now_ms if until_ms is None else min(now_ms, until_ms)
 
     def work(group: Group) -> int:
         group.check_fence(fence)
-        keys = expired(connection, limit, now_ms)
+        keys = expired(connection, limit, expired_ms)
         if keys:
             group.delete(keys, "expire", fence.session)
         return len(keys)

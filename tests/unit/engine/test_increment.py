@@ -198,7 +198,7 @@ def test_another_incarnation_is_not_gone_on_with(root: Path) -> None:
 def test_a_journal_pruned_up_to_the_place_still_goes_on_and_past_it_no_more(store: Store) -> None:
     fill(store)
     state = copied(store)
-    assert upkeep.prune_journal(store.connection, store.target, ALL, ME, NOW) == 11
+    assert upkeep.Pruning(ALL).step(store.connection, store.target, ME, NOW) == 11
     change_much(store)
     with reading(store, state.mark) as found:
         assert found.floor == state.mark.revision
@@ -206,7 +206,7 @@ def test_a_journal_pruned_up_to_the_place_still_goes_on_and_past_it_no_more(stor
     digest, mark, rows = put_in(store, state, change)
     assert (digest, mark) == (digest_of(store.connection), change.now)
     assert rows["entries"] == state_at(Path(store.layout.root), str(HERE))["entries"]
-    upkeep.prune_journal(store.connection, store.target, ALL, ME, NOW)
+    upkeep.Pruning(ALL).step(store.connection, store.target, ME, NOW)
     with reading(store, state.mark) as found:
         assert not found.goes_on
     with reading(store, mark_of(store.connection)[0]) as found:
@@ -217,7 +217,7 @@ def test_at_the_floor_the_chain_must_be_that_of_the_floor(root: Path) -> None:
     store = new_store(root)
     fill(store)
     since = mark_of(store.connection)[0]
-    upkeep.prune_journal(store.connection, store.target, ALL, ME, NOW)
+    upkeep.Pruning(ALL).step(store.connection, store.target, ME, NOW)
     assert can_go_on(store.connection, since, *mark_of(store.connection))
     assert not can_go_on(
         store.connection, Mark(since.incarnation, since.revision, "ab" * 16), *mark_of(store.connection)

@@ -289,9 +289,9 @@ def test_pruning_the_journal_makes_no_room_in_the_present_second(store: Store) -
     slow = limited(store, writes_per_second=2)
     slow.apply(*sets([("a", "1"), ("b", "1")]))
     rule = upkeep.Rule(before_ms=slow.now_ms - 1_000, keep_records=0, until_revision=None)
-    assert upkeep.prune_journal(slow.connection, slow.target, rule, ME, slow.now_ms) == 0
+    assert upkeep.Pruning(rule).step(slow.connection, slow.target, ME, slow.now_ms) == 0
     with pytest.raises(QuotaExceededError):
         slow.apply(Op("c", "1"))
     slow.now_ms += 1_000
-    assert upkeep.prune_journal(slow.connection, slow.target, rule, ME, slow.now_ms) == 2
+    assert upkeep.Pruning(rule).step(slow.connection, slow.target, ME, slow.now_ms) == 2
     slow.close()

@@ -21,7 +21,7 @@ from prontodb.storage.connection import rows
 from prontodb.work import Work
 from tests.backups import Root, finished
 from tests.checking import keystore_faults
-from tests.managing import Child, managed
+from tests.managing import PATIENCE_S, Child, managed
 from tests.sessions import holder
 from tests.unit.stores import done
 
@@ -285,6 +285,71 @@ def test_a_stop_ends_it_between_two_steps(made: Root, monkeypatch: pytest.Monkey
     )
     assert 0 < finished(compacting.steps()).records < 10
     assert keystore_faults(str(made.path), PLACE) == []
+
+
+def test_a_round_ends_although_somebody_writes_faster_than_it_prunes(
+    made: Root, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upkeep, "JOURNAL_ROWS", 1)
+    monkeypatch.setattr(upkeep, "PAUSE_S", 0)
+    written(made, 10)
+    asked: list[int] = []
+
+    def stop() -> bool:
+        asked.append(1)
+        assert len(asked) < 50, "it never ends"
+        written(made, 2, prefix=f"meanwhile{len(asked)}.")
+        return False
+
+    rule = upkeep.Rule(before_ms=2**62, keep_records=0, until_revision=None)
+    compacting = Compacting(
+        made.lifecycle, Limits(), made.clock, rule_for=lambda _: rule, forget_before_ms=0, stop=stop
+    )
+    assert finished(compacting.steps()).records == 12, "what was there at the first step"
+    assert keystore_faults(str(made.path), PLACE) == []
+
+
+async def test_a_round_at_a_held_address_ends_although_its_session_writes_all_the_time(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upkeep, "JOURNAL_ROWS", 1)
+    async with managed(root, journal_records=5) as manager, manager.session("agent", "test") as ks:
+        ended = anyio.Event()
+
+        async def write() -> None:
+            number = 0
+            while not ended.is_set():
+                number += 1
+                await ks.set(f"k{number % 50}", f"{number}")
+
+        for number in range(40):
+            await ks.set(f"k{number}", "x")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(write)
+            with anyio.fail_after(PATIENCE_S):
+                report = await manager.compact()
+            ended.set()
+    assert report.records >= 35
+    assert keystore_faults(str(root), PLACE) == []
+
+
+@pytest.mark.parametrize("mode", ["exclusive", "shared"])
+async def test_giving_pages_back_ends_although_somebody_frees_more(
+    root: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    """A step that found less than it would have taken is the last."""
+    steps: list[int] = []
+
+    def give_back(_connection: object) -> int:
+        steps.append(1)
+        assert len(steps) < 10, "it never ends"
+        return upkeep.VACUUM_BYTES if len(steps) < 3 else 4096
+
+    monkeypatch.setattr(upkeep, "give_back", give_back)
+    async with managed(root) as manager, manager.session("agent", "test", mode=mode) as ks:
+        await ks.set("k", "x")
+        await manager.compact()
+    assert len(steps) == 3
 
 
 async def test_what_this_process_holds_exclusively_is_compacted_through_its_session(root: Path) -> None:

@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
+from prontodb import upkeep as upkeep_of_manager
 from prontodb.engine.sqlite import upkeep
 from prontodb.jobs import sweep as sweeping
 from prontodb.jobs.sweep import SweepReport
@@ -20,7 +22,7 @@ from prontodb.model.settings import Settings
 from prontodb.work import Work
 from tests.backups import Root, finished
 from tests.checking import keystore_faults
-from tests.managing import Child, environment, managed, program
+from tests.managing import PATIENCE_S, Child, environment, managed, program
 from tests.roots import as_root, together
 from tests.sessions import holder
 from tests.unit.stores import done
@@ -161,6 +163,52 @@ def test_between_two_steps_a_command_that_writes_gets_its_turn(
         report = swept(made, stop=stop)
         assert child.line() == "written"
     assert 0 < report.entries < 100, "it had to wait until the whole address was swept"
+
+
+def test_a_round_ends_although_entries_expire_faster_than_it_sweeps(
+    made: Root, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweeping, "CHUNK", 1)
+    monkeypatch.setattr(upkeep, "PAUSE_S", 0)
+    fill(made, short=5)
+    made.clock.advance(6)
+    asked: list[int] = []
+
+    def stop() -> bool:
+        asked.append(1)
+        assert len(asked) < 50, "it never ends"
+        made.clock.advance(6)  # so that these have expired by the next step
+        for number in range(2):
+            done(made.at(HERE).set(f"meanwhile{len(asked)}.{number}", "x", ttl=1))
+        return False
+
+    assert swept(made, stop=stop).entries == 5
+    assert swept(made).entries > 5, "the next round takes the others"
+
+
+async def test_what_a_session_holds_is_swept_although_more_expires_all_the_time(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upkeep_of_manager, "CHUNK", 1)
+    clock = ManualClock()
+    async with managed(root, clock=clock) as manager, manager.session("agent", "test") as ks:
+        await ks.set_many({f"k{number}": "x" for number in range(5)}, ttl=5)
+        clock.advance(6)
+        ended = anyio.Event()
+
+        async def write() -> None:
+            number = 0
+            while not ended.is_set():
+                number += 1
+                await ks.set_many({f"more{number}.{each}": "x" for each in range(5)}, ttl=0.001)
+                clock.advance(0.002)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(write)
+            with anyio.fail_after(PATIENCE_S):
+                await manager.sweep(trust_clock=True)
+            ended.set()
+        assert await ks.count() == 0
 
 
 async def test_what_this_process_holds_exclusively_is_swept_through_its_session(root: Path) -> None:

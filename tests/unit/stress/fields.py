@@ -17,7 +17,7 @@ from stress.faults.fault import LiveAgent
 from stress.history import Recorder
 
 CHECKOUT = Path(__file__).resolve().parents[3]
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 @dataclass
