@@ -12,6 +12,7 @@ import logging
 import os
 import weakref
 from collections import deque
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import aiosqlite
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 logging.getLogger("aiosqlite").setLevel(logging.INFO)
 
 ITER_CHUNK_SIZE = 64
-MAX_TURN = 256
-"""Functions a lane runs before it reports back to the event loop, so that a shutdown is never far away."""
+LINGER_S = 0.05
+"""How long a lane's thread waits for more before it hands itself back to aiosqlite."""
 SETTLED = object()
 """Returned by a function that has told its waiters itself: nothing goes to its future."""
 CLOSE_S = 30.0
@@ -139,7 +140,9 @@ class Mailbox:
 class Lane:
     """One worker thread. Functions handed to it run in order, one at a time, each as short as one transaction.
 
-    Lanes of one loop share a `mailbox`; without one, a lane has its own.
+    Lanes of one loop share a `mailbox`; without one, a lane has its own. What aiosqlite's thread is given to run is a
+    turn: all functions that wait, and then those that come within LINGER_S after the last. So a busy lane, and one
+    task that writes again and again, make the trip through aiosqlite's queue once.
     """
 
     def __init__(self, mailbox: Mailbox | None = None) -> None:
@@ -147,34 +150,65 @@ class Lane:
         self._mailbox = mailbox or Mailbox(self.loop)
         self._connection: aiosqlite.Connection | None = None
         self._waiting: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
-        self._turn: asyncio.Task[None] | None = None
+        self._turn: Future[Any] | None = None
+        self._bell: SimpleQueue[None] = SimpleQueue()
+        self._is_called = self._lingers = False
         self._spawned: set[asyncio.Task[None]] = set()
         self._open = True
 
     @property
     def load(self) -> int:
         """How many functions wait or run."""
-        return len(self._waiting) + (self._turn is not None)
+        return len(self._waiting) + (self._turn is not None and not self._lingers)
 
     def submit(self, call: Callable[[], Any], future: Future[Any]) -> None:
         """Queue `call` for the thread; its result or exception goes to `future`. From the loop only."""
         if not self._open:
             raise ClosedError("the manager is closed")
         self._waiting.append((call, future))
+        # In this order, and the thread in the other: it sees what waits, or is seen to linger.
+        if self._turn is None or self._lingers:
+            self.expect()
+
+    def expect(self) -> None:
+        """Have the thread called at the next tick, so that whatever else comes until then goes along.
+
+        Who is about to answer a caller, who may well come again at once, saves it a tick by this.
+        """
+        if not self._is_called:
+            self._is_called = True
+            self.loop.call_soon(self._call_thread)
+
+    def _call_thread(self) -> None:
+        """On the loop: have the thread see to what waits."""
+        self._is_called = False
+        if not self._waiting:
+            return
         if self._turn is None:
-            # The turn starts at the next tick, so whatever else this tick brings goes along.
             self._begin_turn()
+        elif self._lingers:
+            self._bell.put(None)
 
     def _begin_turn(self) -> None:
-        self._turn = self.loop.create_task(self._drain())
-        self._turn.add_done_callback(self._turn_ended)
+        if self._connection is None:
+            turn: Future[Any] = self.loop.create_task(self._start())
+        else:
+            # To the type checker a callable is no SQL; to _Runner it is all there is.
+            call: Any = self._connection.execute_fetchall(cast("str", self._run_turn))
+            # Its first step hands the function over and says what it waits for, which is all that there is to wait
+            # for: no task, which asyncio would cancel when the loop ends, and complain of when it is left behind.
+            turn = call.send(None)
+            call.close()
+        self._turn = turn
+        turn.add_done_callback(self._turn_ended)
 
-    def _turn_ended(self, turn: asyncio.Task[None]) -> None:
-        """Begin another turn when asyncio cancelled this one, as when the loop ends: what waits must be done."""
-        if self._turn is turn:  # cancelled before its first step
+    def _turn_ended(self, turn: Future[Any]) -> None:
+        """On the loop: begin another turn for what came as this one ended, or when its start was cancelled."""
+        _taken(turn)
+        if self._turn is turn:
             self._turn = None
-        if self._turn is None and self._waiting:
-            self._begin_turn()
+            if self._waiting:
+                self._begin_turn()
 
     def run(self, call: Callable[[], T]) -> Future[T]:
         """Queue `call` and return the future of its result."""
@@ -210,34 +244,28 @@ class Lane:
         """From the lane's thread: have the loop call `call`; nothing when the loop is closed and nobody waits."""
         self._mailbox.put(call, arguments)
 
-    async def _drain(self) -> None:
+    async def _start(self) -> None:
+        connection = aiosqlite.Connection(cast("Callable[[], Any]", _Runner), iter_chunk_size=ITER_CHUNK_SIZE)
+        # A loop that was closed before its manager must not keep the interpreter from ending: to a commit that is
+        # under way then, this is a kill like any other.
+        connection._thread.daemon = True
         try:
-            if self._connection is None:
-                connection = aiosqlite.Connection(cast("Callable[[], Any]", _Runner), iter_chunk_size=ITER_CHUNK_SIZE)
-                # A loop that was closed before its manager must not keep the interpreter from ending: to a commit
-                # that is under way then, this is a kill like any other.
-                connection._thread.daemon = True
-                # Shielded: a cancelled start would leave aiosqlite's thread behind (omnilib/aiosqlite#259).
-                with anyio.CancelScope(shield=True):
-                    self._connection = await connection
-            assert self._connection is not None
-            # To the type checker a callable is no SQL; to _Runner it is all there is.
-            turn = cast("str", self._run_turn)
-            while self._waiting:
-                await self._connection.execute_fetchall(turn)
+            # Shielded: a cancelled start would leave aiosqlite's thread behind (omnilib/aiosqlite#259).
+            with anyio.CancelScope(shield=True):
+                self._connection = await connection
         except RuntimeError as error:
             # Python's word for a thread that the system would not start.
             while self._waiting:
                 _fail(self._waiting.popleft()[1], UnavailableError(f"cannot start a worker thread: {error}"))
-        finally:
-            self._turn = None
 
     def _run_turn(self) -> None:
-        """On the thread: run what waits, including what arrives meanwhile, up to MAX_TURN functions."""
-        for _ in range(MAX_TURN):
+        """On the thread: run what waits, and what comes meanwhile or soon after."""
+        while True:
             try:
                 call, future = self._waiting.popleft()
             except IndexError:
+                if self._linger():
+                    continue
                 return
             try:
                 result = call()
@@ -245,7 +273,31 @@ class Lane:
                 self.tell(_fail, future, error)
             else:
                 if result is not SETTLED:
-                    self.tell(_finish, future, result)
+                    self.tell(self._finish, future, result)
+            # A thread that lingers shall not keep alive what it was given last.
+            del call, future
+            result = None
+
+    def _finish(self, future: Future[Any], result: object) -> None:
+        """On the loop: answer the caller."""
+        if not future.done():
+            future.set_result(result)
+        self.expect()
+
+    def _linger(self) -> bool:
+        """On the thread: wait for the bell; True when there may be more to do."""
+        self._lingers = True
+        try:
+            if not self._waiting:
+                self._bell.get(timeout=LINGER_S if self._open else 0)
+            return True
+        except Empty:
+            if self.loop.is_closed():
+                # aiosqlite would tell the loop that the turn has ended, and its thread end in a traceback.
+                self._bell.get()
+            return False
+        finally:
+            self._lingers = False
 
     async def close(self) -> BaseException | None:
         """Run what is queued, then end the thread; returns when it has ended, with a cancellation that came meanwhile.
@@ -253,10 +305,15 @@ class Lane:
         Shield this: it heeds no cancellation.
         """
         self._open = False
+        self._bell.put(None)
+        if self._waiting and self._turn is None:
+            self._begin_turn()
         cancelled: BaseException | None = None
         deadline = self.loop.time() + CLOSE_S
-        while self._turn is not None and self.loop.time() < deadline:
-            cancelled = await outlast(self._turn, deadline - self.loop.time()) or cancelled
+        while (turn := self._turn) is not None and self.loop.time() < deadline:
+            cancelled = await outlast(turn, deadline - self.loop.time()) or cancelled
+            if turn.done():  # its own callback may be a tick away
+                self._turn_ended(turn)
         connection, self._connection = self._connection, None
         if connection is not None:
             ended = connection.stop()
@@ -293,11 +350,6 @@ def _taken(future: Future[Any]) -> None:
     """Take an error that nobody waits for, so that asyncio does not report it as lost."""
     if not future.cancelled():
         future.exception()
-
-
-def _finish(future: Future[Any], result: object) -> None:
-    if not future.done():
-        future.set_result(result)
 
 
 def _fail(future: Future[Any], error: BaseException) -> None:

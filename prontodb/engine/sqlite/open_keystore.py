@@ -478,6 +478,7 @@ class OpenKeystore:
             call.settle()
         if self._waiting and not self._queued:
             self._queue_again()
+        self.lane.expect()
         committed, self._committed = self._committed, None
         if committed is not None:
             committed.set()

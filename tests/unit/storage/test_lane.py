@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import subprocess
 import threading
+import weakref
 from collections.abc import AsyncIterator
 from typing import Any, cast
 
@@ -117,14 +119,135 @@ async def test_load_counts_what_waits_and_runs(lane: Lane) -> None:
 
 
 async def test_functions_that_arrive_during_a_turn_are_run_too(lane: Lane) -> None:
-    """More than one turn holds: the loop gets its say in between."""
-    count = 3 * lane_module.MAX_TURN
+    count = 1_000
     done = []
     for n in range(count):
         lane.run(lambda n=n: done.append(n))  # type: ignore[misc]
         if n % 100 == 0:
             await anyio.lowlevel.checkpoint()
     await until(lambda: len(done) == count)
+
+
+# Lingering
+
+
+def turns_counted(lane: Lane, monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Return a list that grows with each trip through aiosqlite's queue."""
+    turns: list[object] = []
+    begin = lane._begin_turn
+
+    def counted() -> None:
+        if lane._connection is not None:
+            turns.append(lane)
+        begin()
+
+    monkeypatch.setattr(lane, "_begin_turn", counted)
+    return turns
+
+
+async def test_a_task_that_comes_again_and_again_makes_one_trip(lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lane_module, "LINGER_S", PATIENCE_S)
+    turns = turns_counted(lane, monkeypatch)
+    assert [await lane.run(lambda n=n: n) for n in range(200)] == list(range(200))  # type: ignore[misc]
+    assert len(turns) == 1
+    await until(lambda: lane.load == 0)
+
+
+async def test_an_idle_thread_hands_itself_back(lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lane_module, "LINGER_S", 0)
+    turns = turns_counted(lane, monkeypatch)
+    for _ in range(3):
+        await lane.run(lambda: None)
+        await until(lambda: lane._turn is None)
+    assert len(turns) == 3
+
+
+@pytest.mark.parametrize("linger_s", [0.0, 0.0002, 10.0])
+async def test_no_function_is_forgotten_by_a_thread_that_goes_or_stays(
+    lane: Lane, monkeypatch: pytest.MonkeyPatch, linger_s: float
+) -> None:
+    monkeypatch.setattr(lane_module, "LINGER_S", linger_s)
+    spread = random.Random(7)
+
+    async def come(count: int) -> int:
+        done = 0
+        for _ in range(count):
+            done += await lane.run(lambda: 1)
+            if spread.random() < 0.3:  # let it fall idle, by about the time for which it lingers
+                await anyio.sleep(spread.random() * 0.0004)
+        return done
+
+    with anyio.fail_after(PATIENCE_S):
+        assert await asyncio.gather(*(come(500) for _ in range(4))) == [500] * 4
+
+
+async def test_a_thread_that_lingers_keeps_nothing_alive(lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Thing:
+        """What a function or its result may hold."""
+
+    monkeypatch.setattr(lane_module, "LINGER_S", PATIENCE_S)
+    thing = Thing()
+    seen = weakref.ref(thing)
+    assert await lane.run(lambda thing=thing: thing) is thing  # type: ignore[misc]
+    del thing
+    await until(lambda: seen() is None)
+
+
+async def test_close_does_not_wait_for_a_thread_to_stop_lingering(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lane_module, "LINGER_S", 10 * PATIENCE_S)
+    before = threads()
+    lane = Lane()
+    await lane.run(lambda: None)
+    await until(lambda: lane._lingers)
+    with anyio.fail_after(PATIENCE_S):
+        await lane.close()
+    assert threads() == before
+
+
+async def test_close_at_any_moment_of_a_turn_ends_the_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lane_module, "LINGER_S", 10 * PATIENCE_S)
+    before = threads()
+    for ticks in range(30):
+        lane = Lane()
+        if ticks % 2:
+            await lane.run(lambda: None)
+        last = lane.run(lambda: "done")
+        for _ in range(ticks // 2):
+            await anyio.lowlevel.checkpoint()
+        with anyio.fail_after(PATIENCE_S):
+            await lane.close()
+        assert last.result() == "done"
+    assert threads() == before
+
+
+CLOSED_UNDER_IT = """
+import asyncio, threading
+from prontodb.storage import lane as lanes
+lanes.LINGER_S = 0.05
+loop = asyncio.new_event_loop()
+gone = threading.Event()
+async def main():
+    global lane
+    lane = lanes.Lane()
+    get = lane._bell.get
+    def told(**given):
+        if not given:  # it has looked at the loop, and stays
+            gone.set()
+        return get(**given)
+    class Bell:
+        put = lane._bell.put
+        get = staticmethod(told)
+    lane._bell = Bell()
+    await lane.run(lambda: None)
+loop.run_until_complete(main())
+loop.close()
+print(gone.wait(60))
+"""
+
+
+def test_a_loop_that_is_closed_over_a_lingering_thread_brings_no_traceback() -> None:
+    done = subprocess.run(program(CLOSED_UNDER_IT), capture_output=True, text=True, env=environment(), timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")
 
 
 # Cancellation
@@ -190,8 +313,8 @@ async def test_outlast_gives_up_at_its_deadline() -> None:
     assert not future.done()
 
 
-async def test_what_is_queued_runs_even_if_asyncio_cancels_the_turn(lane: Lane) -> None:
-    """As it does with every task when `asyncio.run` ends."""
+async def test_no_task_stands_behind_what_is_queued(lane: Lane) -> None:
+    """`asyncio.run` cancels all tasks when it ends."""
     gate, begun = threading.Event(), threading.Event()
 
     def work() -> None:
@@ -201,10 +324,7 @@ async def test_what_is_queued_runs_even_if_asyncio_cancels_the_turn(lane: Lane) 
     first = lane.run(work)
     await until(begun.is_set)
     second = lane.run(lambda: "done")
-    turn = lane._turn
-    assert turn is not None
-    turn.cancel()
-    await asyncio.wait([turn])
+    assert not any("lane" in str(task.get_coro()) for task in asyncio.all_tasks()), "nothing that asyncio would cancel"
     gate.set()
     with anyio.fail_after(PATIENCE_S):
         assert await second == "done"
