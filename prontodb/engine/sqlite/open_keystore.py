@@ -56,6 +56,9 @@ _UNKNOWN = UNKNOWN_NOTE
 """How the note on a cancellation begins."""
 
 MAX_GROUP_OPS = 1_024
+MAX_GROUP_CHARACTERS = 8 * 1024 * 1024
+"""Past so many in its values a group takes no more calls: large values gain nothing from a shared commit, and what the
+journal keeps of them must fit into one row (SQLite's limit is a billion bytes)."""
 BUSY_TIMEOUT_MS = 4
 """How long SQLite waits on a lane: a locked keystore must not hold up the others of its lane."""
 RETRY_S = (0.002, 0.02)
@@ -120,8 +123,9 @@ class OpenKeystore:
         self._reads_before_reader = READS_BEFORE_READER
         self._looked_at = 0.0
         self._waiting: deque[_Call] = deque()
-        self._committing: list[_Call] = []
-        self._at_work = False  # from when the lane begins to take calls until the loop has their outcome
+        # A group each, from when the lane begins to take calls until the loop has their outcome: the lane may be at the
+        # next one by then. The lane appends, the loop takes them off in the same order.
+        self._under_way: deque[list[_Call]] = deque()
         self._queued = False
         self._timer: TimerHandle | None = None
         self._committed: anyio.Event | None = None
@@ -207,7 +211,7 @@ class OpenKeystore:
     @property
     def busy(self) -> bool:
         """True while somebody waits for this store or uses it."""
-        return bool(self.pins or self._waiting or self._committing or self._queued)
+        return bool(self.pins or self._waiting or self._under_way or self._queued)
 
     # Reading
 
@@ -408,21 +412,23 @@ class OpenKeystore:
 
     def _commit(self) -> object:
         """On the lane: commit what waits as one group."""
-        self._at_work = True
-        self._queued = False
         calls: list[_Call] = []
-        ops = 0
-        while self._waiting and ops < MAX_GROUP_OPS:
+        self._under_way.append(calls)
+        self._queued = False
+        ops = characters = 0
+        while self._waiting and ops < MAX_GROUP_OPS and characters < MAX_GROUP_CHARACTERS:
             try:
                 call = self._waiting.popleft()
             except IndexError:  # withdrawn by the loop in this instant
                 break
             calls.append(call)
             ops += len(call.ops)
+            for op in call.ops:
+                if op.value is not None:
+                    characters += len(op.value)
         if not calls:
-            self._at_work = False
+            self._under_way.pop()
             return SETTLED
-        self._committing = calls
         try:
             now_ms = self._clock.wall_ms()
             self._with_writer(lambda connection, target: writing.apply(connection, target, calls, now_ms))
@@ -443,7 +449,7 @@ class OpenKeystore:
 
     def _come_again(self, calls: list[_Call], error: BusyError) -> None:
         """On the loop: put a busy group back, those past their deadline excepted, and queue it after a short while."""
-        self._committing, self._at_work = [], False
+        self._under_way.popleft()
         now = self._clock.monotonic_s()
         again: list[_Call] = []
         given_up: BusyError | None = None
@@ -473,7 +479,7 @@ class OpenKeystore:
 
     def _hand_out(self, calls: list[_Call]) -> None:
         """On the loop: acknowledge a committed group, or hand each its error."""
-        self._committing, self._at_work = [], False
+        self._under_way.popleft()
         for call in calls:
             call.settle()
         if self._waiting and not self._queued:
@@ -495,13 +501,13 @@ class OpenKeystore:
                     continue
                 call.error = BusyError(f"{shown(self.path)}: the disk did not get to this write in time; try again")
                 call.settle()
-        for call in self._committing:
-            if now >= call.deadline + patience_s and not call.future.done():
-                # The commit goes on; only this waiter is told, and its batch stays as the commit will leave it.
-                call.future.set_exception(
-                    OutcomeUnknownError(f"the commit to {shown(self.path)} has not ended in time; read before writing")
-                )
-        if self._waiting or self._committing or self._queued:
+        said = f"the commit to {shown(self.path)} has not ended in time; read before writing"
+        for calls in list(self._under_way):
+            for call in list(calls):
+                if now >= call.deadline + patience_s and not call.future.done():
+                    # The commit goes on; only this waiter is told, and its batch stays as the commit will leave it.
+                    call.future.set_exception(OutcomeUnknownError(said))
+        if self._waiting or self._under_way or self._queued:
             self._timer = self.lane.loop.call_later(1.0, self._look_for_stuck)
 
     def _fail_waiting(self, error: ProntoError) -> None:
@@ -516,7 +522,7 @@ class OpenKeystore:
     async def withdraw(self, fence: Fence) -> None:
         """Fail the calls of a session that ends, and wait for the commit that may hold some of them, within bounds."""
         self._fail_those_of(fence)
-        if self._at_work:
+        if self._under_way:
             cancelled = await outlast(self.lane.run(lambda: None), STUCK_S)
             self._fail_those_of(fence)  # a group that found the file busy has been put back
             if cancelled is not None:

@@ -8,12 +8,12 @@ import math
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import anyio
 import pytest
 
-from prontodb.engine.sqlite import open_keystore, opening
+from prontodb.engine.sqlite import open_keystore, opening, writing
 from prontodb.engine.sqlite.engine import SqliteKeyspace
 from prontodb.engine.sqlite.open_keystore import LANE_READS_AFTER_SLOW, READS_BEFORE_READER, OpenKeystore
 from prontodb.errors import (
@@ -85,7 +85,9 @@ def wait_once_judged(store: OpenKeystore, gate: Gate) -> None:
     """Hold the lane up inside the next transaction: after its batches were judged, before it commits."""
 
     def step() -> int:
-        if not gate.reached.is_set() and any(call.receipt is not None for call in store._committing):
+        if not gate.reached.is_set() and any(
+            call.receipt is not None for calls in list(store._under_way) for call in calls
+        ):
             gate.wait()
         return 0
 
@@ -241,6 +243,72 @@ async def test_each_caller_gets_an_error_of_its_own(root: Path, gate: Gate) -> N
         assert isinstance(second, AddressGoneError)
         assert first is not second
         assert str(first) == str(second)
+
+
+async def test_a_group_takes_no_more_once_its_values_are_large(
+    ks: Keystore, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(open_keystore, "MAX_GROUP_CHARACTERS", 10)
+    await block(ks, gate)
+    tasks = [asyncio.create_task(ks.set(f"k{n}", "sixty!")) for n in range(5)]
+    await until(lambda: len(store_of(ks)._waiting) == 5)
+    gate.open()
+    assert await asyncio.gather(*tasks) == [1, 2, 3, 4, 5]
+    assert journal_rows(ks) == [(1, 2), (3, 4), (5, 5)]
+
+
+@contextlib.asynccontextmanager
+async def second_of_two_commits(ks: Keystore, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[asyncio.Task[int]]:
+    """The write of a commit that hangs, begun before the loop had the outcome of the one before."""
+    apply, first, second = writing.apply, Gate(), Gate()
+    gates = [first, second]
+
+    def held_up(*arguments: Any) -> None:
+        if gates:
+            gates.pop(0).wait()
+        apply(*arguments)
+
+    monkeypatch.setattr(writing, "apply", held_up)
+    one = asyncio.create_task(ks.set("a", "1"))
+    await until(first.reached.is_set)
+    other = asyncio.create_task(ks.set("b", "1"))
+    await until(lambda: bool(store_of(ks)._waiting))
+    first.open()
+    assert waited_for(second.reached.is_set)  # blocks the loop on purpose: it has not heard of the first yet
+    assert await one == 1
+    try:
+        yield other
+    finally:
+        second.open()
+
+
+async def test_a_session_ends_after_its_commit_although_another_ended_as_it_began(
+    ks: Keystore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with second_of_two_commits(ks, monkeypatch) as other:
+        store = store_of(ks)
+        assert store.busy
+        ending = asyncio.create_task(store.withdraw(ks._fence))
+        for _ in range(20):
+            await anyio.lowlevel.checkpoint()
+        assert not ending.done()
+    await ending
+    assert await other == 2
+    assert not store.busy
+
+
+async def test_a_commit_that_hangs_is_given_up_although_another_ended_as_it_began(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = ManualClock()
+    async with (
+        keystore_at(root, lanes=1, clock=clock) as ks,
+        second_of_two_commits(ks, monkeypatch) as other,
+    ):
+        clock.advance(1_000)
+        store_of(ks)._look_for_stuck()
+        with anyio.fail_after(PATIENCE_S), pytest.raises(OutcomeUnknownError, match="has not ended in time"):
+            await other
 
 
 # A busy file
