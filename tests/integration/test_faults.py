@@ -262,12 +262,15 @@ read_only(sys.argv[1])
 
 
 @as_root
-@pytest.mark.parametrize("state", ["closed", "killed"])
-def test_on_a_read_only_file_system_reading_works_and_writing_is_refused_typed(root: Path, state: str) -> None:
+@pytest.mark.parametrize(("state", "inline_reads"), [("closed", True), ("closed", False), ("killed", True)])
+def test_on_a_read_only_file_system_reading_works_and_writing_is_refused_typed(
+    root: Path, state: str, inline_reads: bool
+) -> None:
     subprocess.run(program(MAKE, root, state), env=environment(), check=False)
     if state == "killed":
         (root / "addresses/agent/test/keystore.db-shm").unlink()
-    said = ran(READ_ONLY_MOUNT + USE + "asyncio.run(main(sys.argv[1]))", root)
+    use = USE.replace("wait_s=0.2", f"wait_s=0.2, inline_reads={inline_reads}")
+    said = ran(READ_ONLY_MOUNT + use + "asyncio.run(main(sys.argv[1]))", root)
     if said.startswith("skip"):
         pytest.skip(f"this machine gives no mount namespace: {said}")
     report = json.loads(said)

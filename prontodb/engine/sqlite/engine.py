@@ -240,7 +240,7 @@ class SqliteEngine:
         return await _shielded(result)
 
     async def _open_on(self, lane: Lane, address: Address, result: Future[OpenKeystore]) -> None:
-        store = OpenKeystore(self._layout, address, lane, self._settings.limits, self._clock, self._settings.durability)
+        store = OpenKeystore(self._layout, address, lane, self._settings, self._clock)
         try:
             await self._make_room()
             try:
@@ -357,7 +357,6 @@ class SqliteKeyspace:
         self._engine, self._current = engine, store
         self._address, self._identity = store.address, store.identity
         self._clock = engine._clock
-        self._inline = engine._settings.inline_reads
         self._max_read_bytes = engine._settings.limits.max_batch_bytes
 
     async def _store(self) -> OpenKeystore:
@@ -378,7 +377,7 @@ class SqliteKeyspace:
             store = await self._store()
         engine._tick = store.used = engine._tick + 1
         now_ms, most = self._clock.wall_ms(), self._max_read_bytes
-        if self._inline and len(keys) <= INLINE_ROWS:
+        if len(keys) <= INLINE_ROWS:
             try:
                 if len(keys) == 1:
                     return [store.read_inline(lambda connection: transactions.read_one(connection, keys[0], now_ms))]

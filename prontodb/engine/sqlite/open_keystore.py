@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     from prontodb.model.address import Address
     from prontodb.model.clock import Clock
     from prontodb.model.layout import Layout
-    from prontodb.model.limits import Limits
     from prontodb.model.operation import Fence, Op, Receipt
+    from prontodb.model.settings import Settings
     from prontodb.storage.connection import Connection
 
 T = TypeVar("T")
@@ -104,11 +104,9 @@ class _Call(writing.Batch):
 class OpenKeystore:
     """The connections of one address, and who waits for them."""
 
-    def __init__(
-        self, layout: Layout, address: Address, lane: Lane, limits: Limits, clock: Clock, durability: str
-    ) -> None:
+    def __init__(self, layout: Layout, address: Address, lane: Lane, settings: Settings, clock: Clock) -> None:
         self.layout, self.address, self.lane = layout, address, lane
-        self._limits, self._clock, self._durability = limits, clock, durability
+        self._limits, self._clock, self._durability = settings.limits, clock, settings.durability
         self.path = layout.keystore_path(address)
         self.identity: tuple[int, int] | None = None
         self.reader: Connection | None = None
@@ -120,7 +118,8 @@ class OpenKeystore:
         self.used = 0
         self.lane_reads = 0
         self._lane_reads_until = 0.0
-        self._reads_before_reader = READS_BEFORE_READER
+        # Without inline reads the lane does them all; where nothing can be written there is but the one connection.
+        self._reads_before_reader = READS_BEFORE_READER if settings.inline_reads else float("inf")
         self._looked_at = 0.0
         self._waiting: deque[_Call] = deque()
         # A group each, from when the lane begins to take calls until the loop has their outcome: the lane may be at the

@@ -94,21 +94,26 @@ def _json_list(keys: Iterable[str]) -> str:
 def scan(
     connection: Connection, lo: str, hi: str | None, limit: int, now_ms: int, *, reverse: bool = False
 ) -> list[Entry]:
-    """Return up to `limit` live entries of `lo <= key < hi` in byte order; a page ends early past PAGE_BYTES."""
+    """Return up to `limit` live entries of `lo <= key < hi` in byte order; a page ends early past PAGE_BYTES.
+
+    Expired ones are passed over here and not by SQLite: none is believed to be expired before its checksum was seen.
+    """
     upper = "" if hi is None else "AND namespace_key < ?"
     order = "DESC" if reverse else "ASC"
     cursor = connection.execute(
-        f"SELECT {_COLUMNS} FROM kvstore WHERE namespace_key >= ? {upper} AND {_LIVE} ORDER BY namespace_key {order} "
-        "LIMIT ?",
-        (lo, now_ms, limit) if hi is None else (lo, hi, now_ms, limit),
+        f"SELECT {_COLUMNS} FROM kvstore WHERE namespace_key >= ? {upper} ORDER BY namespace_key {order}",
+        (lo,) if hi is None else (lo, hi),
     )
     page: list[Entry] = []
     size = 0
     try:
         for row in cursor:
-            page.append(entry_of(row))
+            entry = entry_of(row)
+            if row[4] is not None and row[4] <= now_ms:
+                continue
+            page.append(entry)
             size += len(row[1])
-            if size > PAGE_BYTES:
+            if size > PAGE_BYTES or len(page) == limit:
                 break
     finally:
         cursor.close()
@@ -127,9 +132,10 @@ def first_page(connection: Connection, lo: str, hi: str | None, limit: int, now_
     try:
         for row in cursor:
             seen += 1
-            if _has_expired(row[4], now_ms):
+            entry = entry_of(row)
+            if row[4] is not None and row[4] <= now_ms:
                 continue
-            page.append(entry_of(row))
+            page.append(entry)
             size += len(row[1])
             if size > PAGE_BYTES:
                 return page
@@ -139,7 +145,7 @@ def first_page(connection: Connection, lo: str, hi: str | None, limit: int, now_
 
 
 def first_keys(connection: Connection, lo: str, hi: str | None, limit: int, now_ms: int) -> list[str] | None:
-    """`keys` that looks at `limit` rows at most; None when expired ones among them leave the page open."""
+    """`keys` that looks at `limit` rows at most; None when any of them may have expired, which takes a closer look."""
     upper = "" if hi is None else "AND namespace_key < ?"
     found = rows(
         connection,
@@ -147,13 +153,28 @@ def first_keys(connection: Connection, lo: str, hi: str | None, limit: int, now_
         "ORDER BY namespace_key LIMIT ?",
         (lo, limit) if hi is None else (lo, hi, limit),
     )
-    names = _names(key for key, expires_at in found if not _has_expired(expires_at, now_ms))
-    return names if len(found) < limit or len(names) == limit else None
+    if any(_seems_expired(expires_at, now_ms) for _, expires_at in found):
+        return None
+    return _names(key for key, _ in found)
 
 
-def _has_expired(expires_at: object, now_ms: int) -> bool:
+def _seems_expired(expires_at: object, now_ms: int) -> bool:
     """As SQLite compares: text, which only damage puts there, is later than any number."""
-    return isinstance(expires_at, (int, float)) and expires_at <= now_ms
+    return expires_at is not None and isinstance(expires_at, (int, float)) and expires_at <= now_ms
+
+
+def is_damaged(connection: Connection, key: str) -> bool:
+    """True when the checksum of a key's row does not match: what it says of its expiry is not to be believed."""
+    row = one(connection, _ONE, (key,))
+    return row is not None and _is_damaged(row)
+
+
+def _is_damaged(row: Sequence[object]) -> bool:
+    try:
+        entry_of(row)
+    except CorruptError:
+        return True
+    return False
 
 
 def _names(found: Iterable[object]) -> list[str]:
@@ -164,15 +185,23 @@ def _names(found: Iterable[object]) -> list[str]:
 
 
 def keys(connection: Connection, lo: str, hi: str | None, limit: int, now_ms: int) -> list[str]:
-    """Return up to `limit` live keys of the range in byte order."""
+    """Return up to `limit` live keys of the range in byte order; damaged ones count as live."""
     upper = "" if hi is None else "AND namespace_key < ?"
-    found = rows(
-        connection,
-        f"SELECT namespace_key FROM kvstore WHERE namespace_key >= ? {upper} AND {_LIVE} "
-        "ORDER BY namespace_key LIMIT ?",
-        (lo, now_ms, limit) if hi is None else (lo, hi, now_ms, limit),
+    cursor = connection.execute(
+        f"SELECT namespace_key, ttl_expires_at FROM kvstore WHERE namespace_key >= ? {upper} ORDER BY namespace_key",
+        (lo,) if hi is None else (lo, hi),
     )
-    return _names(key for (key,) in found)
+    found: list[object] = []
+    try:
+        for key, expires_at in cursor:
+            if _seems_expired(expires_at, now_ms) and not is_damaged(connection, key):
+                continue
+            found.append(key)
+            if len(found) == limit:
+                break
+    finally:
+        cursor.close()
+    return _names(found)
 
 
 def expired(connection: Connection, limit: int, now_ms: int) -> list[str]:
@@ -195,14 +224,21 @@ def expired(connection: Connection, limit: int, now_ms: int) -> list[str]:
 
 
 def count(connection: Connection, lo: str, hi: str | None, now_ms: int) -> int:
-    """Return how many live entries the range holds."""
+    """Return how many live entries the range holds; damaged ones count as live."""
     upper = "" if hi is None else "AND namespace_key < ?"
     found: int = one(
         connection,
         f"SELECT count(*) FROM kvstore WHERE namespace_key >= ? {upper} AND {_LIVE}",
         (lo, now_ms) if hi is None else (lo, hi, now_ms),
     )[0]
-    return found
+    seemingly_expired = connection.execute(
+        f"SELECT {_COLUMNS} FROM kvstore WHERE ttl_expires_at <= ? AND namespace_key >= ? {upper}",
+        (now_ms, lo) if hi is None else (now_ms, lo, hi),
+    )
+    try:
+        return found + sum(map(_is_damaged, seemingly_expired))
+    finally:
+        seemingly_expired.close()
 
 
 def lifetimes(connection: Connection) -> dict[str, int]:

@@ -13,7 +13,7 @@ from prontodb.denials import denied
 from prontodb.engine.sqlite.context import Target
 from prontodb.engine.sqlite.quotas import PAGE_SIZE, Rate, log_bytes, used_bytes
 from prontodb.engine.sqlite.schema import CHAIN_BYTES
-from prontodb.engine.sqlite.transactions import HISTORY, LIFETIME, checksum, expired
+from prontodb.engine.sqlite.transactions import HISTORY, LIFETIME, checksum, expired, is_damaged
 from prontodb.errors import (
     FencedError,
     OutcomeUnknownError,
@@ -70,9 +70,11 @@ def _upsert(count: int, *, expiring: bool) -> str:
         "INSERT INTO kvstore (namespace_key, value, created_at, updated_at, rev, checksum, ttl_expires_at) "
         f"VALUES {entries} ON CONFLICT (namespace_key) DO UPDATE SET value = excluded.value, "
         # An expired entry counts as absent, so what replaces it is created now.
-        "created_at = CASE WHEN ttl_expires_at <= ?1 THEN ?1 ELSE created_at END, "
+        # The cast is for a damaged one: what replaces it can be read.
+        "created_at = CASE WHEN ttl_expires_at <= ?1 THEN ?1 ELSE CAST(created_at AS INTEGER) END, "
         "updated_at = ?1, ttl_expires_at = excluded.ttl_expires_at, rev = excluded.rev, "
-        "checksum = excluded.checksum - ?1 + CASE WHEN ttl_expires_at <= ?1 THEN ?1 ELSE created_at END"
+        "checksum = excluded.checksum - ?1 "
+        "+ CASE WHEN ttl_expires_at <= ?1 THEN ?1 ELSE CAST(created_at AS INTEGER) END"
     )
 
 
@@ -242,7 +244,7 @@ class Group:
             (json.dumps(list(keys)),),
         )
         for key, expires_at, revision in found:
-            if not isinstance(expires_at, int) or expires_at > self.now_ms:
+            if not isinstance(expires_at, int) or expires_at > self.now_ms or is_damaged(self.connection, key):
                 # A damaged entry counts as there: no expectation fits it, and deleting it is the way out.
                 self.known[key] = revision if isinstance(revision, int) and revision > 0 else -1
             if self.present is not None:

@@ -107,6 +107,35 @@ async def cancelled_note(task: asyncio.Task[object]) -> str:
     return note_of(caught.value)
 
 
+# Where reads are done
+
+
+async def test_without_inline_reads_nothing_is_read_on_the_loop(root: Path) -> None:
+    async with keystore_at(root, inline_reads=False, mode="shared") as ks:
+        await ks.set_many({f"k{n}": "1" for n in range(5)})
+        loop, on_loop = threading.get_ident(), []
+        store = store_of(ks)
+        writer = store._writer
+        assert writer is not None
+
+        def look() -> int:
+            on_loop.append(threading.get_ident() == loop)
+            return 0
+
+        writer.set_progress_handler(look, 1)
+        for _ in range(READS_BEFORE_READER + 3):
+            assert await ks.get("k1") == "1"
+            assert await ks.get_many(["k1", "k2"]) == {"k1": "1", "k2": "1"}
+            assert len([entry async for entry in ks.scan("k")]) == 5
+            assert len(await ks.list_keys("k")) == 5
+            assert await ks.namespace_ttls() == {}
+            assert await ks.wait_for("k1") == "1"
+        writer.set_progress_handler(None, 0)
+        assert on_loop
+        assert not any(on_loop)
+        assert store.reader is None
+
+
 # Shared commits
 
 

@@ -85,6 +85,12 @@ def test_a_change_to_any_column_is_noticed_by_every_read(store: Store, column: s
         transactions.read(store.connection, [asked], NOW)
     with pytest.raises(CorruptError):
         transactions.read(store.connection, [asked, "sound"], NOW)
+    for page in (transactions.scan, transactions.first_page):
+        with pytest.raises(CorruptError):
+            page(store.connection, "", None, 9, NOW)
+    assert transactions.keys(store.connection, "", None, 9, NOW) == sorted([asked, "sound"]), "it counts as there"
+    assert transactions.first_keys(store.connection, "", None, 9, NOW) in (None, sorted([asked, "sound"]))
+    assert [transactions.count(store.connection, "", hi, NOW) for hi in (None, "z")] == [2, 2]
     report: list[str] = []
     transactions.check_all(store.connection, report)
     assert len(report) == 1

@@ -358,16 +358,28 @@ def test_nothing_is_built_on_damaged_records(root: Path, damage: str) -> None:
     store.close()
 
 
-@pytest.mark.parametrize("column", ["ttl_expires_at", "rev"])
-def test_an_entry_with_a_damaged_column_can_be_deleted(store: Store, column: str) -> None:
+@pytest.mark.parametrize(("column", "damage"), [("ttl_expires_at", "abc"), ("ttl_expires_at", 1), ("rev", "abc")])
+def test_an_entry_with_a_damaged_column_can_be_deleted(store: Store, column: str, damage: object) -> None:
     store.apply(Op("k", "1"))
-    store.tamper(f"UPDATE kvstore SET {column} = 'abc'")
+    store.tamper(f"UPDATE kvstore SET {column} = {damage!r}")
     with pytest.raises(CorruptError):
         store.read("k")
     with pytest.raises(RevisionConflictError):
         store.apply(Op("k", "2", expect=7))
     assert store.apply(Op("k", None)).changed == 1
     assert store.rows("SELECT * FROM kvstore") == []
+
+
+@pytest.mark.parametrize("column", ["value", "created_at", "updated_at", "ttl_expires_at", "rev", "checksum"])
+@pytest.mark.parametrize("damage", ["'abc'", "7", "1.5", "x'00'"])
+def test_what_replaces_a_damaged_entry_can_be_read(store: Store, column: str, damage: str) -> None:
+    store.apply(Op("k", "1"))
+    store.tamper(f"UPDATE kvstore SET {column} = {damage}")
+    store.apply(Op("k", "2"))
+    assert store.values() == {"k": "2"}
+    entry = store.read("k")
+    assert entry is not None
+    assert type(entry.created_at_ms) is int
 
 
 # Files and failures
