@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import errno
 import io
 import json
+import os
 import shutil
 import signal
 import sys
 import tempfile
 import time
 import traceback
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from benchmarks import machine
 from benchmarks.contenders.listing import CONTENDERS
@@ -27,11 +30,12 @@ from benchmarks.report.results import FORMAT, PAGE, RESULTS, ReportError, load, 
 from prontodb.cli.progress import Shown, duration_text
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Coroutine, Iterator, Sequence
 
     from benchmarks.scenarios.scenario import Scenario
 
 MAX_ROUNDS = 1_000
+DATA = "prontodb-benchmarks-"
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """What ends a run; the programs that a scenario starts are in groups of their own, and get none of these."""
 INTERRUPTED = 128 + signal.SIGINT
@@ -39,9 +43,29 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 FIGURES, README = CHECKOUT / "ops" / "figures.md", CHECKOUT / "README.md"
 
 
+class Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong."""
+
+    def error(self, message: str) -> NoReturn:
+        """End the program with 2."""
+        self.exit(2, f"{self.prog}: {message}; --help says more\n")
+
+
+def _rounds(text: str) -> int:
+    if text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= MAX_ROUNDS:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"takes a number from 1 to {MAX_ROUNDS:,}, not {text!r}")
+
+
+def _folder(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("takes a folder, not an empty name")
+    return Path(text)
+
+
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Return what the command line asks for; ends the program when it cannot be understood."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m benchmarks",
         description=__doc__,
         epilog="`python -m benchmarks table REPORT` prints the Markdown table of a report; "
@@ -51,10 +75,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--against", default="all", metavar="NAMES", help="who takes part beside us: names with commas between, or all"
     )
-    parser.add_argument("--rounds", type=int, metavar="N", help="rounds that count, a dropped one before them")
+    parser.add_argument("--rounds", type=_rounds, metavar="N", help="rounds that count, a dropped one before them")
     parser.add_argument("--quick", action="store_true", help="see that everything runs, in under a minute")
     parser.add_argument(
-        "--report", type=Path, metavar="DIR", help=f"write {RESULTS} and {PAGE} there, and measure on its disk"
+        "--report", type=_folder, metavar="DIR", help=f"write {RESULTS} and {PAGE} there, and measure on its disk"
     )
     parser.add_argument("--list", action="store_true", help="list the scenarios and the contenders, and end")
     args = parser.parse_args(argv)
@@ -63,9 +87,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         parser.error(f"no scenario {', '.join(unknown)}; there are: {', '.join(SCENARIOS)}")
     args.against = None if args.against == "all" else frozenset(args.against.split(","))
     if args.against is not None and (unknown := sorted(args.against - CONTENDERS.keys())):
-        parser.error(f"no contender {', '.join(unknown)}; there are: all, {', '.join(CONTENDERS)}")
-    if args.rounds is not None and not 1 <= args.rounds <= MAX_ROUNDS:
-        parser.error(f"--rounds takes a number from 1 to {MAX_ROUNDS:,}")
+        names = "all, by itself," if "all" in unknown else "all"
+        parser.error(f"no contender {', '.join(map(repr, unknown))}; there are: {names} and {', '.join(CONTENDERS)}")
     return args
 
 
@@ -146,12 +169,52 @@ def run_all(names: Sequence[str], base: Path, plan: Plan) -> list[dict[str, Any]
     return found
 
 
+def place_for(report: Path | None) -> Path:
+    """Return a new folder for the data, below the report's; raises OSError where the report could not be written."""
+    if report is None:
+        return Path(tempfile.mkdtemp(prefix=DATA)).absolute()
+    report.mkdir(parents=True, exist_ok=True)
+    for name in (RESULTS, PAGE):
+        if (report / name).is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(report / name))
+    return Path(tempfile.mkdtemp(prefix=DATA, dir=report)).absolute()
+
+
+@contextmanager
+def signals_end() -> Iterator[None]:
+    """What ends a program raises KeyboardInterrupt, so that whatever was made is removed."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in ENDING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def run(args: argparse.Namespace) -> int:
     """Run what was asked for; 1 when a scenario could not run."""
+    is_new = args.report is not None and not args.report.exists()
+    try:
+        base = place_for(args.report)
+    except OSError as error:
+        place = args.report or tempfile.gettempdir()
+        print(f"no report can be written at {place}: {error}; name a folder of yours", file=sys.stderr)
+        return 2
+    try:
+        return _run(args, base)
+    except BaseException:
+        if is_new:
+            with suppress(OSError):  # of other files nothing goes
+                args.report.rmdir()
+        raise
+
+
+def _run(args: argparse.Namespace, base: Path) -> int:
     plan = plan_of(args)
-    if args.report is not None:
-        args.report.mkdir(parents=True, exist_ok=True)
-    base = Path(tempfile.mkdtemp(prefix="prontodb-benchmarks-", dir=args.report)).absolute()
     try:
         facts = machine.describe(base)
         print(text.machine_text(facts))
@@ -175,14 +238,18 @@ def run(args: argparse.Namespace) -> int:
     print(f"\n== summary\n{text.summary_text(results)}")
     if args.report is not None:
         for name, content in ((RESULTS, json.dumps(results, indent=1) + "\n"), (PAGE, page(results))):
-            (args.report / name).write_text(content, encoding="utf-8")
+            try:
+                (args.report / name).write_text(content, encoding="utf-8")
+            except OSError as error:
+                print(f"the report could not be written: {error}", file=sys.stderr)
+                return 1
             print(f"\nwritten: {args.report / name}")
     return 1 if any(scenario["failed"] for scenario in results["scenarios"]) else 0
 
 
 def table(argv: Sequence[str]) -> int:
     """Print the Markdown table of a report."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks table", description=table.__doc__)
+    parser = Parser(prog="python -m benchmarks table", description=table.__doc__)
     parser.add_argument("results", type=Path, metavar="REPORT", help=f"a {RESULTS}, or its folder")
     sys.stdout.write(markdown.markdown(load(parser.parse_args(argv).results)))
     return 0
@@ -190,13 +257,17 @@ def table(argv: Sequence[str]) -> int:
 
 def figures(argv: Sequence[str]) -> int:
     """Write the tables of reports into ops/figures.md, and the rows that README.md shows from there."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks figures", description=figures.__doc__)
+    parser = Parser(prog="python -m benchmarks figures", description=figures.__doc__)
     parser.add_argument("results", type=Path, nargs="+", metavar="REPORT", help=f"a {RESULTS}, or its folder")
     parser.add_argument("--replace", action="store_true", help="drop rows that the reports of their scenarios lack")
     args = parser.parse_args(argv)
     reports = [load(path) for path in args.results]
     paper = markdown.figures_with(FIGURES.read_text(encoding="utf-8"), reports, replace=args.replace)
     readme = markdown.readme_with(README.read_text(encoding="utf-8"), paper)
+    for place, results in zip(args.results, reports, strict=True):
+        for scenario in results["scenarios"]:
+            if scenario["failed"] is not None:
+                print(f"{scenario['name']} could not run in {place}: its figures stay as they were", file=sys.stderr)
     # Both are made before either is written: a row that is nowhere leaves both as they were.
     FIGURES.write_text(paper, encoding="utf-8")
     README.write_text(readme, encoding="utf-8")
@@ -223,7 +294,8 @@ def main(argv: Sequence[str]) -> int:
             print(f"{name:44} {kind.why_missing() or kind.promise}")
         return 0
     try:
-        return run(args)
+        with signals_end():
+            return run(args)
     except KeyboardInterrupt:
         print("\ninterrupted: nothing was written", file=sys.stderr)
         return INTERRUPTED

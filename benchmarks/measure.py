@@ -11,7 +11,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
@@ -250,6 +250,13 @@ def sync_time_ms(folder: Path) -> float:
         os.close(file)
 
 
+def in_turn(names: Iterable[str], number: int) -> list[str]:
+    """Return the order of a round: each begins with the next one, so that nobody is always the first."""
+    listed = list(names)
+    first = number % len(listed)
+    return [*listed[first:], *listed[:first]]
+
+
 async def timed(run: Round, store: Store, ops: int) -> tuple[float, int]:
     """Return the microseconds per operation and the number of operations of one round."""
     gc.collect()
@@ -263,9 +270,8 @@ async def run_race(
 ) -> tuple[dict[str, list[float]], list[float]]:
     """Run the contenders that take part in turn; return their figures and the disk's control before each turn.
 
-    A first short go finds how many operations fill a round; a whole round as warm-up is dropped. Each turn begins with
-    the next one, so that nobody is always the first after the control. `tell` hears before each turn how many there
-    were: whatever it takes to show that is in nobody's time.
+    A first short go finds how many operations fill a round; a whole round as warm-up is dropped. `tell` hears before
+    each turn how many there were: whatever it takes to show that is in nobody's time.
     """
     runners = {name: run for name, run in race.runners.items() if name in stores}
     ops: dict[str, int] = {}
@@ -274,12 +280,11 @@ async def run_race(
         us, done = await timed(run, stores[name], max(done, min(race.ops, round(plan.round_s * 2e5 / us))))
         ops[name] = max(1, min(MAX_CALIBRATED_OPS, round(plan.round_s * 1e6 / us)))
     figures: dict[str, list[float]] = {name: [] for name in runners}
-    names = list(runners)
     controls = []
     for number in range(plan.rounds + 1):
         tell(number)
         control = sync_time_ms(folder)
-        for name in (*names[number % len(names) :], *names[: number % len(names)]):
+        for name in in_turn(runners, number):
             us, _ = await timed(runners[name], stores[name], ops[name])
             if number:
                 figures[name].append(us)

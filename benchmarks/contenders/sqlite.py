@@ -1,6 +1,6 @@
 """SQLite without us: raw and batched, which is the limit, and through aiosqlite in the two ways people write it.
 
-All use the SQLite library, the pragmas and the columns that ProntoDB uses, less its journal and checksum.
+All use the SQLite library, the pragmas and the columns that ProntoDB uses, less its journal, revision and checksum.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from sqlcipher3 import dbapi2 as sqlite
 
 from benchmarks.contenders import DURABLE, RELAXED, Contender, Durability, Promise
 from prontodb.model.key import prefix_end
-from prontodb.storage.connection import AUTOCHECKPOINT_PAGES, CACHE_KIB
+from prontodb.storage.connection import AUTOCHECKPOINT_PAGES, CACHE_KIB, JOURNAL_SIZE_LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +25,11 @@ PRAGMAS = (
     "PRAGMA journal_mode=WAL",
     f"PRAGMA cache_size=-{CACHE_KIB}",
     f"PRAGMA wal_autocheckpoint={AUTOCHECKPOINT_PAGES}",
+    f"PRAGMA journal_size_limit={JOURNAL_SIZE_LIMIT}",
     "PRAGMA secure_delete=FAST",
+    "PRAGMA foreign_keys=ON",
+    "PRAGMA trusted_schema=OFF",
+    "PRAGMA cell_size_check=ON",
     "PRAGMA temp_store=MEMORY",
     "PRAGMA mmap_size=0",
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from statistics import median
 from types import UnionType
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,8 @@ MACHINE: dict[str, type | UnionType] = {
     **{"cores": int, "load": list, "packages": dict},
 }
 SCENARIO: dict[str, type | UnionType] = {"name": str, "failed": str | None, "missing": list, "rows": list}
-"""What tables are made from, in a report, of its machine, and in each of its scenarios."""
+ROW: dict[str, type | UnionType] = {"what": str, "unit": str, "figures": list, "why_missed": str}
+"""What tables are made from, in a report, of its machine, in each of its scenarios, and in each row of these."""
 RESULTS, PAGE = "benchmarks.json", "index.html"
 
 
@@ -37,7 +39,7 @@ def load(path: Path) -> Data:
     place = path / RESULTS if path.is_dir() else path
     try:
         found: Data = json.loads(place.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ReportError(f"{place} cannot be read: {error}") from error
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise ReportError(f"{place} is no benchmark report of format {FORMAT}")
@@ -52,11 +54,26 @@ def _check(results: Data) -> None:
     """Raise LookupError, TypeError or ValueError unless everything is there that tables are made from."""
     _check_types(results, REPORT)
     _check_types(results["machine"], MACHINE)
+    load = results["machine"]["load"]
+    if not load or not all(map(_is_figure, load)):
+        raise TypeError(f"load is {load!r}")
     for scenario in results["scenarios"]:
         _check_types(scenario, SCENARIO)
+        for row in scenario["rows"]:
+            _check_types(row, ROW)
+            # What would end a line or a cell of a table.
+            if (
+                not row["figures"]
+                or not all(map(_is_figure, row["figures"]))
+                or set(row["what"] + row["unit"]) & {*"|\n"}
+            ):
+                raise ValueError(f"a row is {row!r}")
     for row in rows_in(results):
-        # Text among the figures raises here, and so does a row that has none.
-        _ = row.reached, row.verdict, sum(row.figures)
+        _ = row.verdict
+
+
+def _is_figure(value: object) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
 
 
 def _check_types(data: Data, types: Mapping[str, type | UnionType]) -> None:

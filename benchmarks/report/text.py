@@ -55,7 +55,9 @@ def target_text(row: Row) -> str:
 
 def spread_text(row: Row) -> str:
     """Return a row's spread, or that there was nothing to vary."""
-    return span(row.spread, row.unit, row.reached) if len(row.figures) > 1 else "once"
+    if len(row.figures) > 1:
+        return span(row.spread, row.unit, row.reached)
+    return "once" if row.once else "1 round"
 
 
 def told(row: Row) -> tuple[str, str, str, str, str]:

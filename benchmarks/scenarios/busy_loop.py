@@ -14,7 +14,7 @@ from benchmarks.contenders.peers import Lmdb
 from benchmarks.contenders.pronto import Pronto, ProntoShared
 from benchmarks.contenders.redis_server import RedisAlways
 from benchmarks.contenders.sqlite import AiosqliteCommitEach, Raw
-from benchmarks.measure import Findings, Row, Series, sync_time_ms
+from benchmarks.measure import Findings, Row, Series, in_turn, sync_time_ms
 from benchmarks.scenarios.scenario import Scenario
 from benchmarks.workload import Workload
 
@@ -32,6 +32,7 @@ DEADLINE_ROUNDS = 4
 STARVED_MS = 1_000
 """A call that takes longer beside an application that never waits has starved."""
 MAX_ROUNDS = 3
+WARM_UP_SAMPLES = 5
 CALIBRATED_S = 0.05
 ALONE = "the application alone"
 PEERS = (AiosqliteCommitEach, Raw, Lmdb, RedisAlways)
@@ -171,13 +172,15 @@ async def probe(folder: Path, plan: Plan) -> Findings:
             steps = round(per_ms * tick_ms)
             for operation, ours in OURS.items():
                 names = [kind.name for kind in (ours, *PEERS) if kind.name in stores]
-                cells: dict[str, list[Cell]] = {name: [] for name in (*names, ALONE)}
-                for _ in range(min(plan.rounds, MAX_ROUNDS)):
+                calls = {name: caller_of(stores[name], operation) for name in names} | {ALONE: _nothing}
+                for call in calls.values():
+                    await beside(call, steps, WARM_UP_SAMPLES, deadline_s)
+                cells: dict[str, list[Cell]] = {name: [] for name in calls}
+                for number in range(min(plan.rounds, MAX_ROUNDS)):
                     findings.sync_ms.append(sync_time_ms(folder))
                     gc.collect()
-                    for name, rounds in cells.items():
-                        call = _nothing if name == ALONE else caller_of(stores[name], operation)
-                        rounds.append(await beside(call, steps, samples, deadline_s))
+                    for name in in_turn(calls, number):
+                        cells[name].append(await beside(calls[name], steps, samples, deadline_s))
                 findings.rows += rows_of(operation, tick_ms, cells)
                 findings.series += series_of(operation, tick_ms, cells, stores)
     return findings

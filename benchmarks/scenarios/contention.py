@@ -17,7 +17,7 @@ from benchmarks.contenders.peers import Lmdb
 from benchmarks.contenders.pronto import Pronto, ProntoShared
 from benchmarks.contenders.sqlite import UPSERT, AiosqliteCommitEach, AiosqliteNaive, Raw, now_ms
 from benchmarks.fleet import fleet, wait_for_start
-from benchmarks.measure import Findings, Row, Series, Target, sync_time_ms
+from benchmarks.measure import Findings, Row, Series, Target, in_turn, sync_time_ms
 from benchmarks.scenarios.scenario import Scenario
 from prontodb.errors import ProntoError
 
@@ -279,11 +279,11 @@ async def probe(folder: Path, plan: Plan) -> Findings:
             findings.missing.append(f"{kind.name}: {why}")
 
     async def turns(what: str, kinds: Sequence[type[Contender]], seconds: float, at: int) -> None:
-        present = [kind for kind in wanted(kinds, plan) if kind.why_missing() is None]
-        taken: dict[str, list[Ended]] = {kind.name: [] for kind in present}
+        present = {kind.name: kind for kind in wanted(kinds, plan) if kind.why_missing() is None}
+        taken: dict[str, list[Ended]] = {name: [] for name in present}
         for number in range((min(plan.rounds, FLEET_ROUNDS) if kinds is BY_PROCESSES else plan.rounds) + 1):
             control = sync_time_ms(folder)
-            for kind in present:
+            for kind in (present[name] for name in in_turn(present, number)):
                 place = folder / f"{slug(what)}-{slug(kind.name)}"
                 place.mkdir(mode=0o700, exist_ok=True)
                 if kinds is BY_PROCESSES:

@@ -16,7 +16,7 @@ from benchmarks.contenders.peers import Diskcache, Lmdb, RocksdictSynced
 from benchmarks.contenders.pronto import Pronto, ProntoShared
 from benchmarks.contenders.redis_server import RedisAlways
 from benchmarks.contenders.sqlite import AiosqliteCommitEach, Raw
-from benchmarks.measure import Findings, Row, Series, sync_time_ms
+from benchmarks.measure import Findings, Row, Series, in_turn, sync_time_ms
 from benchmarks.scenarios.scenario import Scenario
 from benchmarks.workload import Workload
 
@@ -173,12 +173,14 @@ async def probe(folder: Path, plan: Plan) -> Findings:
         for what, (tasks, runners) in works.items():
             ours = next(iter(runners))
             taken: dict[str, list[Held]] = {name: [] for name in (*runners, NOBODY)}
-            await held(runners[ours], tasks, plan.round_s)  # addresses are made, caches filled
-            for _ in range(min(plan.rounds, MAX_ROUNDS)):
+            for name in taken:  # addresses are made, caches filled
+                await held(runners.get(name, _nothing), tasks, plan.round_s)
+            for number in range(min(plan.rounds, MAX_ROUNDS)):
                 findings.sync_ms.append(sync_time_ms(folder))
                 gc.collect()
-                for name, rounds in taken.items():
-                    rounds.append(await held(runners.get(name, _nothing), tasks, plan.round_s * ROUNDS_LONG))
+                for name in in_turn(taken, number):
+                    seconds = plan.round_s * ROUNDS_LONG
+                    taken[name].append(await held(runners.get(name, _nothing), tasks, seconds))
             found = findings_of(what, taken, ours, promises)
             findings.rows += found.rows
             findings.series += found.series

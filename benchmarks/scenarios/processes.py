@@ -15,7 +15,7 @@ import prontodb
 from benchmarks.contenders import DURABLE
 from benchmarks.contenders.sqlite import SELECT, UPSERT, connect, now_ms
 from benchmarks.fleet import fleet, wait_for_start
-from benchmarks.measure import Findings, Row, Series, Target, sync_time_ms
+from benchmarks.measure import Findings, Row, Series, Target, in_turn, sync_time_ms
 from benchmarks.scenarios.scenario import Scenario
 from benchmarks.workload import Workload
 
@@ -56,13 +56,13 @@ Taken = dict[str, list[list[Share]]]
 class Tally:
     """Counts what passes and fails between two moments, and the longest time in which nothing passed."""
 
-    def __init__(self, begun_s: float) -> None:
+    def __init__(self, begun_s: float, end_s: float) -> None:
         self.passed, self.failed, self.longest_s = 0, 0, 0.0
-        self._last_s = begun_s
+        self._last_s, self._end_s = begun_s, end_s
 
     def passes(self, at_s: float) -> None:
-        """Count one that passed."""
-        self.passed += 1
+        """Count one that passed; one that ended too late was waited for, and is no part of the throughput."""
+        self.passed += at_s <= self._end_s
         self._waited(at_s)
 
     def fails(self) -> None:
@@ -90,8 +90,8 @@ async def _work_pronto(folder: Path, kind: str, number: int, seconds: float) -> 
         for batch in workload.batches():
             await keystore.set_many({prefix + key: value for key, value in batch})
         wait_for_start()
-        tally = Tally(now := time.monotonic())
-        end = now + seconds
+        end = (now := time.monotonic()) + seconds
+        tally = Tally(now, end)
         while now < end:
             key, value = workload.pair()
             try:
@@ -115,8 +115,8 @@ def _work_shared(folder: Path, begin: str, number: int, seconds: float) -> Share
         connection.executemany(UPSERT, [(prefix + key, value, now_ms()) for key, value in batch])
     connection.execute("COMMIT")
     wait_for_start()
-    tally = Tally(now := time.monotonic())
-    end = now + seconds
+    end = (now := time.monotonic()) + seconds
+    tally = Tally(now, end)
     while now < end:
         key, value = workload.pair()
         try:
@@ -226,18 +226,18 @@ def series_of(taken: Taken, processes: int, seconds: float) -> list[Series]:
 
 
 async def probe(folder: Path, plan: Plan) -> Findings:
-    """Run the kinds in turn, one number of processes after the other; a first round of the usual number is dropped."""
+    """Run the kinds in turn, one number of processes after the other; a first round of the largest is dropped."""
     findings = Findings()
     connect(folder / "shared.db").close()
-    for kind in NAMES:
-        run_fleet(kind, folder, plan.processes, plan.processes_s)
+    for kind in NAMES:  # the files are made, and as large as they become
+        run_fleet(kind, folder, max(*plan.fleets, plan.processes), plan.processes_s)
     for processes in sorted({*plan.fleets, plan.processes}):
         is_usual = processes == plan.processes
         taken: Taken = {kind: [] for kind in NAMES}
-        for _ in range(plan.rounds if is_usual else min(plan.rounds, CURVE_ROUNDS)):
+        for number in range(plan.rounds if is_usual else min(plan.rounds, CURVE_ROUNDS)):
             findings.sync_ms.append(sync_time_ms(folder))
-            for kind, rounds in taken.items():
-                rounds.append(run_fleet(kind, folder, processes, plan.processes_s))
+            for kind in in_turn(taken, number):
+                taken[kind].append(run_fleet(kind, folder, processes, plan.processes_s))
         findings.series += series_of(taken, processes, plan.processes_s)
         if is_usual:
             findings.rows = rows_of(taken, processes)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 EXCLUSIVE, SHARED, READ = (f"prontodb, {mode} session" for mode in ("exclusive", "shared", "read"))
 FILE = "the keystore's file alone"
+ALONE = "agent2/prod"
 LOCKED = Promise(survives=Durability.POWER_LOSS, notes=("locked, registered, fenced",))
 PROMISES = {EXCLUSIVE: LOCKED, SHARED: LOCKED, READ: None, FILE: DURABLE}
 
@@ -35,9 +36,13 @@ class _Measured:
 
 @asynccontextmanager
 async def arena(folder: Path, _plan: Plan) -> AsyncIterator[Mapping[str, _Measured]]:
-    """Open a root; its keystore stays open in the pool, as it does for an agent that comes and goes."""
+    """Open a root; its keystore stays open in the pool, as it does for an agent that comes and goes.
+
+    The file that is opened alone is of another address, which nobody has open.
+    """
     async with prontodb.open(folder / "root", settings=prontodb.Settings()) as manager:
-        await manager.create("agent1/prod")
+        for address in ("agent1/prod", ALONE):
+            await manager.create(address)
         yield {name: _Measured(manager, promise) for name, promise in PROMISES.items()}
 
 
@@ -53,7 +58,7 @@ def _sessions(mode: str) -> Round:
 
 async def _file(measured: _Measured, ops: int) -> int:
     """Open the file for writing with all checks and pragmas, and close it."""
-    layout, address, limits = Layout(measured.manager.root), Address("agent1", "prod"), Limits()
+    layout, address, limits = Layout(measured.manager.root), Address.parse(ALONE), Limits()
     for _ in range(ops):
         connection, _ = opening.open_writer(layout, address, limits)
         connection.close()

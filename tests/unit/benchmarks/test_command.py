@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.__main__ import interruptible
+from benchmarks.__main__ import interruptible, main
 from benchmarks.contenders.listing import CONTENDERS
 from benchmarks.listing import SCENARIOS
 from benchmarks.measure import Findings
@@ -128,7 +128,7 @@ def test_ctrl_c_ends_the_whole_run_and_leaves_nothing(tmp_path: Path) -> None:
     assert err.splitlines()[-1] == "interrupted: nothing was written"
     assert "Traceback" not in err
     assert "== sessions" not in out
-    assert list(report.iterdir()) == []
+    assert not report.exists(), "it was made for this run"
     assert descendants(process.pid) == []
 
 
@@ -174,9 +174,39 @@ def test_only_those_that_are_named_take_part_beside_us(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["no-such"], ["--against", "raw-sqlite,no-such"], ["--rounds", "0"], ["table"], ["figures"]]
+    ("arguments", "said"),
+    [
+        (["no-such"], "no scenario no-such; there are: durable-sets"),
+        (["--against", "raw-sqlite,no-such"], "no contender 'no-such'; there are: all and prontodb"),
+        (["--against", "all,lmdb"], "no contender 'all'; there are: all, by itself, and prontodb"),
+        (["--against", ""], "no contender ''"),
+        (["--rounds", "0"], "takes a number from 1 to 1,000, not '0'"),
+        (["--rounds", "x"], "takes a number from 1 to 1,000, not 'x'"),
+        (["--report", ""], "takes a folder"),
+        (["table"], "required: REPORT"),
+        (["figures"], "required: REPORT"),
+    ],
 )
-def test_what_cannot_be_run_is_refused(arguments: list[str], tmp_path: Path) -> None:
-    done = run(*arguments, folder=tmp_path)
-    assert done.returncode == 2
-    assert "usage: python -m benchmarks" in done.stderr
+def test_what_cannot_be_run_is_refused_in_one_line(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    out, err = capsys.readouterr()
+    assert (ended.value.code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("python -m benchmarks")
+    assert said in err
+
+
+@pytest.mark.parametrize("place", ["a-file", "a-file/below", "/proc/nowhere", "taken"])
+def test_a_report_that_could_not_be_written_is_refused_before_anything_is_measured(
+    place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a-file").touch()
+    (tmp_path / "taken" / "index.html").mkdir(parents=True)
+    before = sorted(tmp_path.rglob("*"))
+    assert main(["protection", "--quick", "--report", str(tmp_path / place)]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.startswith(f"no report can be written at {tmp_path / place}: ")
+    assert sorted(tmp_path.rglob("*")) == before

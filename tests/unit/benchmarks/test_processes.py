@@ -20,7 +20,7 @@ from benchmarks.scenarios.processes import (
 
 
 def test_a_process_that_starves_has_no_sample_and_still_counts() -> None:
-    fast, starved = Tally(0.0), Tally(0.0)
+    fast, starved = Tally(0.0, 2.0), Tally(0.0, 2.0)
     latencies = [0.01] * 100
     for number in range(1, 101):
         fast.passes(number * 0.01)
@@ -36,10 +36,17 @@ def test_a_process_that_starves_has_no_sample_and_still_counts() -> None:
 
 def test_the_longest_wait_reaches_from_one_that_passed_to_the_next_or_to_an_end() -> None:
     for passed_at, longest in (((2.0, 3.0, 8.0), 5.0), ((6.0, 8.0), 6.0), ((1.0, 2.0), 7.0), ((), 9.0)):
-        tally = Tally(0.0)
+        tally = Tally(0.0, 9.0)
         for at in passed_at:
             tally.passes(at)
         assert tally.ends(9.0) == Share(len(passed_at), 0, longest)
+
+
+def test_what_passes_after_the_end_was_waited_for_and_is_no_throughput() -> None:
+    tally = Tally(0.0, 5.0)
+    for at in (1.0, 9.0):
+        tally.passes(at)
+    assert tally.ends(9.0) == Share(1, 0, 8.0)
 
 
 def test_all_idle_alike_is_not_divided_by_nothing() -> None:

@@ -100,7 +100,7 @@ def test_a_report_is_found_by_its_file_and_its_folder(tmp_path: Path) -> None:
     assert load(tmp_path) == load(tmp_path / "benchmarks.json") == whole()
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"format": 1}', '{"format": 2}', None])
+@pytest.mark.parametrize("content", ["{", "[]", '{"format": 1}', '{"format": 2}', "[" * 200_000, None])
 def test_what_is_no_report_is_refused_in_one_line(content: str | None, tmp_path: Path) -> None:
     place = tmp_path / "benchmarks.json"
     if content is not None:
@@ -135,6 +135,37 @@ def test_a_report_of_which_a_part_is_gone_is_refused_in_one_line(path: tuple[Any
     place.write_text(json.dumps(without(whole(), *path)))
     with pytest.raises(ReportError, match="no whole benchmark report") as raised:
         load(place)
+    assert "\n" not in str(raised.value)
+
+
+ROW = ("scenarios", 0, "rows", 0)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("machine", "load"), []),
+        (("machine", "load"), ["x"]),
+        ((*ROW, "what"), 5),
+        ((*ROW, "what"), "two | cells"),
+        ((*ROW, "what"), "two\nlines"),
+        ((*ROW, "unit"), None),
+        ((*ROW, "figures"), [float("nan")]),
+        ((*ROW, "figures"), [float("inf"), 1]),
+        ((*ROW, "figures"), ["1"]),
+    ],
+)
+def test_a_report_that_no_table_can_be_made_from_is_refused_in_one_line(
+    path: tuple[Any, ...], value: object, tmp_path: Path
+) -> None:
+    report: Any = whole()
+    inner = report
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = value
+    (tmp_path / "benchmarks.json").write_text(json.dumps(report))
+    with pytest.raises(ReportError, match="no whole benchmark report") as raised:
+        load(tmp_path)
     assert "\n" not in str(raised.value)
 
 
