@@ -448,7 +448,7 @@ class OpenKeystore:
 
     def _come_again(self, calls: list[_Call], error: BusyError) -> None:
         """On the loop: put a busy group back, those past their deadline excepted, and queue it after a short while."""
-        self._under_way.popleft()
+        self._is_over(calls)
         now = self._clock.monotonic_s()
         again: list[_Call] = []
         given_up: BusyError | None = None
@@ -476,9 +476,14 @@ class OpenKeystore:
             except ClosedError as error:
                 self._fail_waiting(error)
 
+    def _is_over(self, calls: list[_Call]) -> None:
+        """On the loop: forget a group, and any before it whose outcome an interrupt kept from us."""
+        while self._under_way and self._under_way.popleft() is not calls:
+            pass
+
     def _hand_out(self, calls: list[_Call]) -> None:
         """On the loop: acknowledge a committed group, or hand each its error."""
-        self._under_way.popleft()
+        self._is_over(calls)
         for call in calls:
             call.settle()
         if self._waiting and not self._queued:
@@ -528,7 +533,7 @@ class OpenKeystore:
                 raise cancelled
 
     def _fail_those_of(self, fence: Fence) -> None:
-        for call in [call for call in self._waiting if call.fence is fence]:
+        for call in [call for call in list(self._waiting) if call.fence is fence]:
             try:
                 self._waiting.remove(call)
             except ValueError:  # the lane took it in this instant

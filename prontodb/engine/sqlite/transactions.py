@@ -43,8 +43,8 @@ def entry_of(row: Sequence[object]) -> Entry:
     key, value, created_at, updated_at, expires_at, revision, stored = row
     try:
         good = stored - created_at == checksum(key, value.encode(), updated_at, expires_at, revision)  # type: ignore[operator,attr-defined,arg-type]
-    except (TypeError, AttributeError, UnicodeEncodeError):
-        good = False  # a column of another type than ours
+    except (TypeError, AttributeError, ValueError, OverflowError):
+        good = False  # a column of another type than ours, or without end
     if not good:
         raise CorruptError(f"entry {shown(key)} is damaged (its checksum does not match); restore it from a backup")
     return Entry(key, value, created_at, updated_at, expires_at, revision)  # type: ignore[arg-type]
@@ -101,8 +101,8 @@ def scan(
     upper = "" if hi is None else "AND namespace_key < ?"
     order = "DESC" if reverse else "ASC"
     cursor = connection.execute(
-        f"SELECT {_COLUMNS} FROM kvstore WHERE namespace_key >= ? {upper} ORDER BY namespace_key {order}",
-        (lo,) if hi is None else (lo, hi),
+        f"SELECT {_COLUMNS} FROM kvstore WHERE namespace_key >= ? {upper} AND ? ORDER BY namespace_key {order}",
+        (lo, limit > 0) if hi is None else (lo, hi, limit > 0),
     )
     page: list[Entry] = []
     size = 0
@@ -113,8 +113,8 @@ def scan(
                 continue
             page.append(entry)
             size += len(row[1])
-            if size > PAGE_BYTES or len(page) == limit:
-                break
+            if size > PAGE_BYTES or len(page) >= limit:
+                break  # without a look at the next one, which may be large
     finally:
         cursor.close()
     return page
@@ -194,11 +194,10 @@ def keys(connection: Connection, lo: str, hi: str | None, limit: int, now_ms: in
     found: list[object] = []
     try:
         for key, expires_at in cursor:
-            if _seems_expired(expires_at, now_ms) and not is_damaged(connection, key):
-                continue
-            found.append(key)
-            if len(found) == limit:
+            if len(found) >= limit:
                 break
+            if not _seems_expired(expires_at, now_ms) or is_damaged(connection, key):
+                found.append(key)
     finally:
         cursor.close()
     return _names(found)

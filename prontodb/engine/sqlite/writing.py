@@ -54,6 +54,8 @@ SWEPT_FOR_ROOM = 2_000
 TOKENS_REVOKED = "the tokens of this address were revoked"
 
 DIGEST_BYTES = 16
+_MOMENT = 2**48 - 1
+"""Milliseconds since 1970 beyond the year 9999, where datetime ends."""
 
 
 def _upsert(count: int, *, expiring: bool) -> str:
@@ -70,11 +72,11 @@ def _upsert(count: int, *, expiring: bool) -> str:
         "INSERT INTO kvstore (namespace_key, value, created_at, updated_at, rev, checksum, ttl_expires_at) "
         f"VALUES {entries} ON CONFLICT (namespace_key) DO UPDATE SET value = excluded.value, "
         # An expired entry counts as absent, so what replaces it is created now.
-        # The cast is for a damaged one: what replaces it can be read.
-        "created_at = CASE WHEN ttl_expires_at <= ?1 THEN ?1 ELSE CAST(created_at AS INTEGER) END, "
+        # The mask leaves every moment as it is, and makes one of a damaged one: what replaces it can be read.
+        f"created_at = CASE WHEN ttl_expires_at <= ?1 THEN ?1 ELSE created_at & {_MOMENT} END, "
         "updated_at = ?1, ttl_expires_at = excluded.ttl_expires_at, rev = excluded.rev, "
         "checksum = excluded.checksum - ?1 "
-        "+ CASE WHEN ttl_expires_at <= ?1 THEN ?1 ELSE CAST(created_at AS INTEGER) END"
+        f"+ CASE WHEN ttl_expires_at <= ?1 THEN ?1 ELSE created_at & {_MOMENT} END"
     )
 
 

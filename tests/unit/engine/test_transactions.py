@@ -61,6 +61,13 @@ def test_an_expired_entry_is_nowhere(store: Store) -> None:
     assert transactions.count(store.connection, "", None, at) == 1
 
 
+def test_a_page_of_none_is_empty(store: Store) -> None:
+    store.apply(Op("key", "value"))
+    assert transactions.scan(store.connection, "", None, 0, NOW) == []
+    assert transactions.scan(store.connection, "", None, 0, NOW, reverse=True) == []
+    assert transactions.keys(store.connection, "", None, 0, NOW) == []
+
+
 # Damage
 
 DAMAGE = {
@@ -68,8 +75,8 @@ DAMAGE = {
     "value": ("'Value'", "''", "x'76616c7565'", "7"),
     "created_at": ("created_at + 1", "created_at ^ 4096".replace("^", "|"), "NULLIF(1, 2)"),
     "updated_at": ("updated_at + 1", "0"),
-    "ttl_expires_at": ("ttl_expires_at + 1", "NULL", "0", "1", "ttl_expires_at - 200000", "'x'"),
-    "rev": ("rev + 1", "0", "-1"),
+    "ttl_expires_at": ("ttl_expires_at + 1", "NULL", "0", "1", "ttl_expires_at - 200000", "'x'", "9e999", "-9e999"),
+    "rev": ("rev + 1", "0", "-1", "9e999"),
     "checksum": ("checksum + 1", "0", "'x'", "1.5"),
 }
 

@@ -371,7 +371,9 @@ def test_an_entry_with_a_damaged_column_can_be_deleted(store: Store, column: str
 
 
 @pytest.mark.parametrize("column", ["value", "created_at", "updated_at", "ttl_expires_at", "rev", "checksum"])
-@pytest.mark.parametrize("damage", ["'abc'", "7", "1.5", "x'00'"])
+@pytest.mark.parametrize(
+    "damage", ["'abc'", "7", "-7", "1.5", "x'00'", "9223372036854775807", "1e300", "9e999", "-9e999"]
+)
 def test_what_replaces_a_damaged_entry_can_be_read(store: Store, column: str, damage: str) -> None:
     store.apply(Op("k", "1"))
     store.tamper(f"UPDATE kvstore SET {column} = {damage}")
