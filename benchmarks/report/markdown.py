@@ -52,6 +52,10 @@ def _rounds_text(rows: Iterable[Row]) -> str:
     counts = [len(row.figures) for row in rows if not row.once]
     if not counts:
         return ""
+    return _between(counts)
+
+
+def _between(counts: Sequence[int]) -> str:
     least, most = min(counts), max(counts)
     return f"{least} round{'s' * (least > 1)}, " if least == most else f"{least} to {most} rounds, "
 
@@ -146,12 +150,23 @@ def readme_with(readme: str, paper: str) -> str:
     if unknown := [what for what in wanted if what not in found]:
         raise ReportError(f"a row of the README is in no report: {unknown[0]}")
     chosen = [found[what] for what in wanted]
-    origins = dict.fromkeys(line for one in chosen for line in one.origin if not line.startswith(_MISSING))
-    # Rows measured once have a line that says no rounds; beside the line of the others it says nothing new.
-    counted = {bare for line in origins if (bare := _ROUNDS.sub("", line)) != line}
-    origins = dict.fromkeys(line for line in origins if line not in counted)
+    origins = _once_each(line for one in chosen for line in one.origin if not line.startswith(_MISSING))
     inner = "\n".join([*_table("", ()), *(one.line for one in chosen), "", *_paragraphs(origins), ""])
     return readme[: place.start(2)] + inner + readme[place.end(2) :]
+
+
+def _once_each(lines: Iterable[str]) -> list[str]:
+    """Return the lines that say what rows were measured with, one for each run, with the fewest and the most rounds.
+
+    That of rows measured once says no rounds.
+    """
+    counts: dict[str, list[int]] = {}
+    for line in lines:
+        said = _ROUNDS.search(line)
+        rounds = counts.setdefault(_ROUNDS.sub("", line), [])
+        if said is not None:
+            rounds += [int(count) for count in re.findall(r"\d+", said[0])]
+    return [bare.replace("`, ", f"`, {_between(rounds)}", 1) if rounds else bare for bare, rounds in counts.items()]
 
 
 def _paragraphs(lines: Iterable[str]) -> Iterator[str]:

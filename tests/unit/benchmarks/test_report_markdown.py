@@ -156,6 +156,14 @@ def test_the_readme_names_a_run_once_for_rows_of_rounds_and_rows_measured_once()
     assert written.count("`, 3 rounds, on ") == written.count(" on 2025-01-02, ") == 1
 
 
+def test_the_readme_names_a_run_once_for_rows_of_more_and_of_fewer_rounds() -> None:
+    fewer = replace(UNEXPLAINED, what="get", figures=(1.0, 2.0, 3.0, 4.0, 5.0), once=False)
+    both = report(scenario("sets", rows=[MET]), scenario("gets", rows=[fewer]))
+    written = readme_with(README, figures_with(PAPER, [both], replace=True))
+    assert written.count("`, 3 to 5 rounds, on ") == written.count(" on 2025-01-02, ") == 1
+    assert readme_with(written, figures_with(PAPER, [both], replace=True)) == written
+
+
 def test_our_papers_are_as_the_command_writes_them() -> None:
     paper = (ROOT / "ops" / "figures.md").read_text(encoding="utf-8")
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
