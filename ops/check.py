@@ -36,8 +36,8 @@ ENCRYPTED = (
     *(f"tests/crash/test_{part}kill.py" for part in ("", "backup_", "migration_")),
 )
 LANES: dict[str, tuple[tuple[str, ...], ...]] = {
-    "waiting": (WAITING,),
-    "rest": (("tests", "benchmarks", *(f"--ignore={folder}" for folder in WAITING)), ("--encrypted", *ENCRYPTED)),
+    "waiting": (WAITING, ("--encrypted", *ENCRYPTED)),
+    "rest": (("tests", "benchmarks", *(f"--ignore={folder}" for folder in WAITING)),),
 }
 
 Outcome = tuple[bool, str]  # passed, and what there is to say when not
