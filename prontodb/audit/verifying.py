@@ -69,8 +69,9 @@ class Verifying:
             walk.fault = Finding(PRUNED, page.within_floor, page.floor, what)
         parts = parts_of(page.head.revision - page.floor)
         tally, declared = Tally(page.floor, 0, parts), Declared(page.floor)
-        incarnation, floor = page.head.incarnation, page.floor
-        while page.rows and walk.fault is None:
+        incarnation, floor, head = page.head.incarnation, page.floor, page.head.revision
+        # As far as it went when we began: whoever writes faster than we read would be followed for ever.
+        while page.rows and walk.fault is None and walk.revision < head:
             yield from self._walk(walk, (tally, declared), page, incarnation)
             page = auditing.page(self._connection, walk.revision)
         findings: list[Finding] = []
