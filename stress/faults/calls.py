@@ -113,9 +113,11 @@ async def _fail(name: str, ground: Field, chance: Random, injections: tuple[Inje
 @asynccontextmanager
 async def _injected(agent: LiveAgent, injection: Injection) -> AsyncIterator[None]:
     """Keep strace at an agent while the block runs; it has let go afterwards, however the block ends."""
-    strace = await anyio.open_process(
-        _command(agent.pid, injection), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
+    # Shielded: one that was cancelled as it began has hold of the agent already, and nobody would wait for its end.
+    with anyio.CancelScope(shield=True):
+        strace = await anyio.open_process(
+            _command(agent.pid, injection), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
     # Signals go by its descriptor: `Process.send_signal` would look for its end, and take it from who waits for it.
     with process_of(strace.pid) as process:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import anyio
 import pytest
@@ -106,6 +107,27 @@ async def test_strace_lets_go_when_the_run_is_cancelled_in_the_middle(tmp_path: 
         assert traced_by(started.pid) == 0
         assert not Path(f"/proc/{strace}").exists()
         assert all(outcomes[-1] == "ok" for outcomes in outcomes_of(started).values())
+
+
+async def test_strace_lets_go_when_the_run_is_cancelled_as_it_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[int] = []
+    open_process = anyio.open_process
+
+    async def cancelled(*arguments: Any, **pipes: Any) -> Any:
+        tasks.cancel_scope.cancel()
+        process = await open_process(*arguments, **pipes)
+        opened.append(process.pid)
+        return process
+
+    monkeypatch.setattr(anyio, "open_process", cancelled)
+    with ground_at(tmp_path, limit_s=100.0) as ground, child(WRITE, str(tmp_path / "file")) as started:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(FailingWrites().make, ground_with(started, ground), Random(1))
+        assert traced_by(started.pid) == 0
+        assert [Path(f"/proc/{pid}").exists() for pid in opened] == [False], "it was waited for"
+        outcomes_of(started)
 
 
 async def test_an_agent_that_dies_under_strace_is_no_error(tmp_path: Path) -> None:
