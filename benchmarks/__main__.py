@@ -52,7 +52,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def _rounds(text: str) -> int:
-    if text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= MAX_ROUNDS:
+    if text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= MAX_ROUNDS:
         return int(text)
     raise argparse.ArgumentTypeError(f"takes a number from 1 to {MAX_ROUNDS:,}, not {text!r}")
 
@@ -197,8 +197,8 @@ def signals_end() -> Iterator[None]:
 
 def run(args: argparse.Namespace) -> int:
     """Run what was asked for; 1 when a scenario could not run."""
-    is_new = args.report is not None and not args.report.exists()
     try:
+        is_new = args.report is not None and not args.report.exists()
         base = place_for(args.report)
     except OSError as error:
         place = args.report or tempfile.gettempdir()

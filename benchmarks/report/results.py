@@ -45,7 +45,7 @@ def load(path: Path) -> Data:
         raise ReportError(f"{place} is no benchmark report of format {FORMAT}")
     try:
         _check(found)
-    except (LookupError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError, OverflowError) as error:
         raise ReportError(f"{place} is no whole benchmark report: {type(error).__name__}: {error}") from error
     return found
 

@@ -181,6 +181,7 @@ def test_only_those_that_are_named_take_part_beside_us(tmp_path: Path) -> None:
         (["--against", "all,lmdb"], "no contender 'all'; there are: all, by itself, and prontodb"),
         (["--against", ""], "no contender ''"),
         (["--rounds", "0"], "takes a number from 1 to 1,000, not '0'"),
+        (["--rounds", "0000001000999"], "takes a number from 1 to 1,000"),
         (["--rounds", "x"], "takes a number from 1 to 1,000, not 'x'"),
         (["--report", ""], "takes a folder"),
         (["table"], "required: REPORT"),
@@ -198,7 +199,7 @@ def test_what_cannot_be_run_is_refused_in_one_line(
     assert said in err
 
 
-@pytest.mark.parametrize("place", ["a-file", "a-file/below", "/proc/nowhere", "taken"])
+@pytest.mark.parametrize("place", ["a-file", "a-file/below", "/proc/nowhere", "taken", "n" * 300])
 def test_a_report_that_could_not_be_written_is_refused_before_anything_is_measured(
     place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

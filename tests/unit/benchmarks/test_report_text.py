@@ -153,6 +153,7 @@ ROW = ("scenarios", 0, "rows", 0)
         ((*ROW, "figures"), [float("nan")]),
         ((*ROW, "figures"), [float("inf"), 1]),
         ((*ROW, "figures"), ["1"]),
+        ((*ROW, "figures"), [10**400]),
     ],
 )
 def test_a_report_that_no_table_can_be_made_from_is_refused_in_one_line(
